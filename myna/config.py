@@ -1,0 +1,320 @@
+"""The configuration of a run: one typed section per stage, from YAML files and `key=value` overrides.
+
+Every mistake is reported at once, with the nearest key that exists. Training keys carry the names of
+`transformers.TrainingArguments`. Parts of Myna never see this object: entry functions hand them plain values.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from myna.audio.augment.chain import AnyTransform
+from myna.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+MAX_CONFIG_BYTES = 1_000_000
+Family = Literal["conformer", "transformer", "whisper"]
+CTC_FAMILIES = ("conformer", "transformer")
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are mistakes, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ColumnNames(Section):
+    """Names of a source's columns where they differ from the usual ones; empty means: find it."""
+
+    audio: str = ""
+    transcript: str = ""
+    duration: str = ""
+    offset: str = ""
+    split: str = ""
+    speaker_id: str = ""
+    language: str = ""
+
+
+class DataConfig(Section):
+    """Which recordings, and which of them are usable."""
+
+    db: str = "catalog.db"
+    version: str = ""  # dataset version ID (or a unique prefix); "" is the newest
+    language: str = ""  # ISO 639 code for rows that name none
+    columns: ColumnNames = ColumnNames()
+    min_duration_seconds: float = Field(default=0.5, ge=0)
+    max_duration_seconds: float = Field(default=30.0, gt=0, le=600)
+    max_clipped_share: float = Field(default=0.05, ge=0, le=1)  # samples at full scale
+    min_peak_dbfs: float = Field(default=-60.0, le=0)  # a clip that never rises above this is silent
+    valid_ratio: float = Field(default=0.1, ge=0, lt=1)  # used only when the source names no splits
+    test_ratio: float = Field(default=0.1, ge=0, lt=1)
+    split_seed: int = 0
+
+
+class FeaturesConfig(Section):
+    """Log-mel features of the CTC families; Whisper brings its own."""
+
+    sample_rate: int = Field(default=16_000, ge=8_000, le=48_000)  # Hz
+    n_mels: int = Field(default=80, ge=16, le=256)
+    n_fft: int = Field(default=400, ge=64)  # samples: 25 ms at 16 kHz
+    hop_length: int = Field(default=160, ge=16)  # samples: 10 ms at 16 kHz
+
+
+class TokenizerConfig(Section):
+    """Output units of the CTC families, learned from the training split alone."""
+
+    kind: Literal["char", "bpe"] = "char"
+    vocab_size: int = Field(default=256, ge=8)  # bpe only
+
+
+class ModelConfig(Section):
+    """Which recogniser. Sizes are those of the CTC families; a pretrained model brings its own."""
+
+    family: Family = "conformer"
+    pretrained: str = ""  # a run, a checkpoint, a local `from_pretrained` folder or a hub name to start from
+    d_model: int = Field(default=256, ge=8)
+    num_encoder_layers: int = Field(default=12, ge=1)
+    num_heads: int = Field(default=4, ge=1)
+    d_ff: int = Field(default=1024, ge=8)
+    conv_kernel_size: int = Field(default=31, ge=3)  # conformer only, odd
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    chunk_frames: int = Field(default=0, ge=0)  # encoder frames an attention chunk sees; 0 is full context
+    left_chunks: int = Field(default=-1, ge=-1)  # earlier chunks it may look back on; -1 is all
+    freeze_encoder: bool = False  # whisper
+    freeze_layers: int = Field(default=0, ge=0)  # whisper: lowest encoder layers kept as they are
+    language: str = ""  # whisper: language of prompts and decoding; "" takes each utterance's own
+
+
+class TrainingConfig(Section):
+    """How to train; the names and meanings of `transformers.TrainingArguments`, but for the ones noted."""
+
+    output_dir: str = "runs/run"
+    num_train_epochs: float = Field(default=20, gt=0)
+    max_steps: int = -1
+    per_device_train_batch_size: int = Field(default=8, ge=1)  # clips of the longest bucket; shorter hold more
+    per_device_eval_batch_size: int = Field(default=8, ge=1)  # likewise
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.98, ge=0, lt=1)
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "one_cycle"] = "cosine"
+    warmup_steps: float = Field(default=0.1, ge=0)  # below 1 a share of all steps, else a count
+    bf16: bool = False
+    fp16: bool = False
+    gradient_checkpointing: bool = False
+    torch_compile: bool = False
+    seed: int = Field(default=0, ge=0)
+    dataloader_num_workers: int = Field(default=1, ge=0)
+    logging_steps: int = Field(default=10, ge=1)
+    eval_strategy: Literal["epoch", "steps", "no"] = "epoch"
+    eval_steps: int = Field(default=500, ge=1)
+    eval_on_start: bool = False  # the untouched start takes part in the choice of the best checkpoint
+    save_strategy: Literal["epoch", "steps", "no"] = "epoch"
+    save_steps: int = Field(default=500, ge=1)
+    save_every_epochs: int = Field(default=1, ge=1)  # ours: with save_strategy=epoch
+    save_total_limit: int = Field(default=2, ge=1)  # the best checkpoint is kept besides
+    metric_for_best_model: Literal["wer", "cer", "loss"] = "wer"
+    early_stopping_patience: int = Field(default=0, ge=0)  # evaluations without a gain; 0 never stops early
+    report_to: list[Literal["tensorboard"]] = Field(default_factory=list)
+
+
+class FeedConfig(Section):
+    """How batches are cut from an epoch."""
+
+    num_buckets: int = Field(default=30, ge=1, le=1000)  # lengths that batches are grouped by
+
+
+class DecodeConfig(Section):
+    """How hypotheses are searched for."""
+
+    beam_width: int = Field(default=1, ge=1, le=500)  # 1 is greedy
+    max_new_tokens: int = Field(default=225, ge=1, le=440)  # whisper
+
+
+class Config(Section):
+    """Everything a run can be told."""
+
+    data: DataConfig = DataConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    augment: list[AnyTransform] = Field(default_factory=list)
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    feed: FeedConfig = FeedConfig()
+    training: TrainingConfig = TrainingConfig()
+    decode: DecodeConfig = DecodeConfig()
+
+    def to_yaml(self) -> str:
+        """The whole configuration as YAML that `load_config` reads back to an equal object."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_config(layers: Sequence[str] = (), overrides: Sequence[str] = ()) -> Config:
+    """Merge presets and YAML files, left to right, then `section.key=value` overrides, and check it all.
+
+    Args:
+        layers: preset names (`myna/presets/*.yaml` without the ending) or paths of YAML files.
+        overrides: `training.num_train_epochs=5`; values are read as YAML.
+
+    Raises:
+        ConfigError: with every mistake found.
+    """
+    mistakes: list[str] = []
+    tree: dict[str, Any] = {}
+    for layer in layers:
+        _merge(tree, _read_layer(layer, mistakes))
+    for override in overrides:
+        _merge(tree, _parse_override(override, mistakes))
+    mistakes += _unknown_keys(tree, Config)
+    config: Config | None = None
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        mistakes += [_describe(detail) for detail in error.errors() if detail["type"] != "extra_forbidden"]
+    if config is not None:
+        mistakes += _conflicts(config)
+    if config is None or mistakes:
+        raise ConfigError(mistakes)
+    return config
+
+
+def preset_names() -> list[str]:
+    """Names of the recipes that ship with Myna."""
+    folder = resources.files("myna") / "presets"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def _conflicts(config: Config) -> list[str]:
+    """Values that are fine alone and wrong together."""
+    model, training, data = config.model, config.training, config.data
+    found = []
+    if model.d_model % model.num_heads:
+        found.append(f"model.d_model: expected a multiple of model.num_heads={model.num_heads}; received {model.d_model}")
+    if model.conv_kernel_size % 2 == 0:
+        found.append(f"model.conv_kernel_size: expected an odd number; received {model.conv_kernel_size}")
+    if model.family == "whisper" and not model.pretrained:
+        found.append("model.pretrained: expected a folder or hub name, such as openai/whisper-tiny; received nothing")
+    if model.family != "whisper" and (model.freeze_encoder or model.freeze_layers):
+        found.append(f"model.freeze_encoder and model.freeze_layers work with whisper; received family {model.family}")
+    if config.features.hop_length > config.features.n_fft:
+        found.append("features.hop_length: expected at most features.n_fft, or audio is skipped between frames")
+    if training.bf16 and training.fp16:
+        found.append("training.bf16, training.fp16: expected at most one of them; received both")
+    if data.min_duration_seconds >= data.max_duration_seconds:
+        found.append(
+            f"data.min_duration_seconds: expected less than data.max_duration_seconds={data.max_duration_seconds}; "
+            f"received {data.min_duration_seconds}"
+        )
+    if data.valid_ratio + data.test_ratio >= 1:
+        found.append("data.valid_ratio + data.test_ratio: expected less than 1, or nothing is left to train on")
+    if training.early_stopping_patience and training.eval_strategy == "no":
+        found.append("training.early_stopping_patience needs training.eval_strategy epoch or steps; received no")
+    return found
+
+
+def _read_layer(layer: str, mistakes: list[str]) -> dict[str, Any]:
+    preset = resources.files("myna") / "presets" / f"{layer}.yaml"
+    path = Path(layer)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        if not path.is_file():
+            mistakes.append(f"--config {layer}: expected a YAML file; there is none")
+            return {}
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            mistakes.append(f"--config {layer}: expected at most {MAX_CONFIG_BYTES:,} bytes of YAML")
+            return {}
+        text = path.read_text(encoding="utf-8", errors="replace")
+    elif "/" not in layer and preset.is_file():
+        text = preset.read_text(encoding="utf-8")
+    else:
+        choices = ", ".join(preset_names())
+        mistakes.append(f"--config {layer}: expected a YAML file or a preset ({choices}){_did_you_mean(layer, preset_names())}")
+        return {}
+    return _parse_yaml(text, f"--config {layer}", mistakes)
+
+
+def _parse_yaml(text: str, origin: str, mistakes: list[str]) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        mistakes.append(f"{origin}: expected YAML; received {' '.join(str(error).split())}")
+        return {}
+    if not isinstance(tree, dict):
+        mistakes.append(f"{origin}: expected sections such as `training:`; received a {type(tree).__name__}")
+        return {}
+    return tree
+
+
+def _parse_override(override: str, mistakes: list[str]) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or "." not in key:
+        mistakes.append(f"{override}: expected section.key=value, such as training.num_train_epochs=5")
+        return {}
+    try:
+        value = yaml.safe_load(_as_yaml_number(text))
+    except yaml.YAMLError:
+        value = text
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return value if isinstance(value, dict) else {}
+
+
+def _as_yaml_number(text: str) -> str:
+    """YAML 1.1 reads 3e-4 as text; people mean a number."""
+    try:
+        return repr(float(text)) if "e" in text.lower() else text
+    except ValueError:
+        return text
+
+
+def _merge(base: dict[str, Any], layer: dict[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _unknown_keys(tree: dict[str, Any], section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    fields = section.model_fields
+    for key, value in tree.items():
+        if key not in fields:
+            yield f"{prefix}{key}: no such key{_did_you_mean(str(key), [*fields, *_elsewhere(str(key), prefix)])}"
+            continue
+        inner = fields[key].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):
+            yield from _unknown_keys(value, inner, f"{prefix}{key}.")
+
+
+def _elsewhere(key: str, prefix: str) -> list[str]:
+    """The same key in another section, since people forget which one it lives in."""
+    names = []
+    for section, field in Config.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and f"{section}." != prefix and key in inner.model_fields:
+            names.append(f"{section}.{key}")
+    return names
+
+
+def _did_you_mean(word: str, choices: Sequence[str]) -> str:
+    exact = [choice for choice in choices if choice.endswith(f".{word}")]
+    near = exact or difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _describe(detail: Any) -> str:
+    """One pydantic error as `key: expected ...; received ...`."""
+    key = ".".join(str(part) for part in detail["loc"])
+    expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{key}: expected {expected}; received {detail['input']!r}"
+
+
+FAMILIES: tuple[str, ...] = get_args(Family)
