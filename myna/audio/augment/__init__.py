@@ -1,0 +1,1 @@
+"""Augmentation: one transform a file."""
