@@ -1,0 +1,1 @@
+"""What recordings come from: one file per kind of source."""
