@@ -1,0 +1,1 @@
+"""Batches: the epoch plan, make_batch and the loader."""
