@@ -1,0 +1,1 @@
+"""Recognisers: front ends, encoders, tokenizers, decoding."""

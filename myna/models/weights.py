@@ -1,0 +1,65 @@
+"""Weights from a folder, as transformers stores them, without its chatter."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from transformers.utils import logging
+
+from myna.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+
+def load_weights(model_class: type[PreTrainedModel], folder: str | Path) -> Any:
+    """A model in float32, whatever its weights are stored in; from safetensors and this folder alone.
+
+    Raises:
+        ModelError: the folder does not hold such a model whole.
+    """
+    with model_errors(folder, model_class.__name__), quiet():
+        model, loading = model_class.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{folder}: expected all weights of a {model_class.__name__}; {len(missing)} are missing, such as "
+            f"{missing[0]}",
+            "Pass a folder whose config.json and model.safetensors belong together.",
+        )
+    return model
+
+
+@contextlib.contextmanager
+def model_errors(folder: str | Path, kind: str) -> Iterator[None]:
+    """Whatever transformers raises about a folder becomes a ModelError."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise ModelError(
+            f"{folder}: expected a {kind} folder; received {reason}",
+            "Pass a folder with config.json, tokenizer.json and model.safetensors.",
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """transformers says nothing below an error: its notes are about options that Myna sets itself."""
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
