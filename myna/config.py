@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from myna.audio.augment.chain import AnyTransform
+from myna.data.prepare import PrepareSettings
 from myna.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class FeaturesConfig(Section):
     n_mels: int = Field(default=80, ge=16, le=256)
     n_fft: int = Field(default=400, ge=64)  # samples: 25 ms at 16 kHz
     hop_length: int = Field(default=160, ge=16)  # samples: 10 ms at 16 kHz
+    # "utterance" scales each mel bin over the clip; "level" the clip as a whole, for clips of a single word
+    normalize: Literal["utterance", "level"] = "utterance"
 
 
 class TokenizerConfig(Section):
@@ -127,6 +130,12 @@ class TrainingConfig(Section):
     early_stopping_patience: int = Field(default=0, ge=0)  # evaluations without a gain; 0 never stops early
     report_to: list[Literal["tensorboard"]] = Field(default_factory=list)
 
+    @field_validator("eval_strategy", "save_strategy", mode="before")
+    @classmethod
+    def _no_is_a_word(cls, value: Any) -> Any:
+        """YAML 1.1 reads a bare `no` as false."""
+        return "no" if value is False else value
+
 
 class FeedConfig(Section):
     """How batches are cut from an epoch."""
@@ -152,6 +161,12 @@ class Config(Section):
     feed: FeedConfig = FeedConfig()
     training: TrainingConfig = TrainingConfig()
     decode: DecodeConfig = DecodeConfig()
+
+    def prepare_settings(self) -> PrepareSettings:
+        """The data section as `prepare` takes it."""
+        values = self.data.model_dump(exclude={"db", "version", "columns"})
+        columns = {role: name for role, name in self.data.columns.model_dump().items() if name}
+        return PrepareSettings(columns=columns, **values)
 
     def to_yaml(self) -> str:
         """The whole configuration as YAML that `load_config` reads back to an equal object."""
@@ -197,8 +212,10 @@ def _conflicts(config: Config) -> list[str]:
     """Values that are fine alone and wrong together."""
     model, training, data = config.model, config.training, config.data
     found = []
-    if model.d_model % model.num_heads:
-        found.append(f"model.d_model: expected a multiple of model.num_heads={model.num_heads}; received {model.d_model}")
+    if model.d_model % (2 * model.num_heads):  # rotary positions turn pairs of channels in each head
+        found.append(
+            f"model.d_model: expected a multiple of 2 * model.num_heads={2 * model.num_heads}; received {model.d_model}"
+        )
     if model.conv_kernel_size % 2 == 0:
         found.append(f"model.conv_kernel_size: expected an odd number; received {model.conv_kernel_size}")
     if model.family == "whisper" and not model.pretrained:
@@ -224,7 +241,7 @@ def _conflicts(config: Config) -> list[str]:
 def _read_layer(layer: str, mistakes: list[str]) -> dict[str, Any]:
     preset = resources.files("myna") / "presets" / f"{layer}.yaml"
     path = Path(layer)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or path.is_file():  # a folder may share a preset's name
         if not path.is_file():
             mistakes.append(f"--config {layer}: expected a YAML file; there is none")
             return {}
@@ -236,7 +253,9 @@ def _read_layer(layer: str, mistakes: list[str]) -> dict[str, Any]:
         text = preset.read_text(encoding="utf-8")
     else:
         choices = ", ".join(preset_names())
-        mistakes.append(f"--config {layer}: expected a YAML file or a preset ({choices}){_did_you_mean(layer, preset_names())}")
+        mistakes.append(
+            f"--config {layer}: expected a YAML file or a preset ({choices}){_did_you_mean(layer, preset_names())}"
+        )
         return {}
     return _parse_yaml(text, f"--config {layer}", mistakes)
 
@@ -255,7 +274,7 @@ def _parse_yaml(text: str, origin: str, mistakes: list[str]) -> dict[str, Any]:
 
 def _parse_override(override: str, mistakes: list[str]) -> dict[str, Any]:
     key, equals, text = override.partition("=")
-    if not equals or "." not in key:
+    if not equals:
         mistakes.append(f"{override}: expected section.key=value, such as training.num_train_epochs=5")
         return {}
     try:
@@ -299,7 +318,12 @@ def _elsewhere(key: str, prefix: str) -> list[str]:
     names = []
     for section, field in Config.model_fields.items():
         inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel) and f"{section}." != prefix and key in inner.model_fields:
+        if (
+            isinstance(inner, type)
+            and issubclass(inner, BaseModel)
+            and f"{section}." != prefix
+            and key in inner.model_fields
+        ):
             names.append(f"{section}.{key}")
     return names
 

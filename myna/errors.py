@@ -15,7 +15,7 @@ Anything else that escapes is a fault of ours: the CLI asks for a report and exi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,10 @@ class MynaError(Exception):
         super().__init__(problem if not remedy else f"{problem}. {remedy}")
         self.problem = problem
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross process borders, and the base class would rebuild them from their message alone."""
+        return _rebuild, (type(self), self.args, self.__dict__)
 
 
 class ConfigError(MynaError):
@@ -85,3 +89,10 @@ class MissingExtraError(MynaError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"this needs the package {package}", f"Install it with: pip install 'myna[{extra}]'")
+
+
+def _rebuild(kind: type[MynaError], args: tuple[str, ...], fields: dict[str, Any]) -> MynaError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(fields)
+    return error

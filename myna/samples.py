@@ -44,11 +44,11 @@ class Recording:
 
     audio_path: Path
     transcript: str
-    split: str = ""  # "" when the source does not say; else as written there
+    split: str = ""  # one of SPLITS, "" when the source does not say
     speaker_id: str = ""  # "" when unknown
     language: str = ""  # ISO 639 code, "" when unknown
     duration_seconds: float | None = None  # of the segment, as the source claims
-    offset_seconds: float = 0.0  # where the segment starts inside the file
+    offset_seconds: float | None = None  # where the segment starts inside the file; None: the file is one recording
 
 
 @dataclass(frozen=True, slots=True)

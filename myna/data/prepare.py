@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -13,8 +14,9 @@ from myna.data.clips import ClipRequest, Probe, examine, failed, judged_under
 from myna.data.sources.read import read_source
 from myna.data.splits import SplitRow, plan_splits
 from myna.data.staging import StagedRow, Staging
-from myna.data.workers import map_in_processes, usable_cores
+from myna.data.workers import map_in_processes
 from myna.errors import DataError
+from myna.machine import usable_cores
 from myna.samples import RefusalReason, Utterance
 from myna.text import normalize
 
@@ -117,6 +119,7 @@ def prepare(
 
 def _probe(staging: Staging, max_seconds: float, workers: int | None, progress: Progress) -> tuple[int, int]:
     """Decode and measure what is not known yet; (decoded, known)."""
+    workers = math.ceil(usable_cores()) if workers is None else workers
     total = staging.num_clips()
     under = judged_under(max_seconds)
     cached = 0
@@ -135,7 +138,7 @@ def _probe(staging: Staging, max_seconds: float, workers: int | None, progress: 
     found: list[Probe] = []
     work = partial(examine, max_seconds=max_seconds)
     try:
-        for request, probe in map_in_processes(work, unknown(), usable_cores() if workers is None else workers):
+        for request, probe in map_in_processes(work, unknown(), workers):
             found.append(probe or _killer(request, max_seconds))
             decoded += 1
             progress("decode", cached + decoded, total)

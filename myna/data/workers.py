@@ -23,11 +23,6 @@ CHUNK_ITEMS = 16  # sent to a process at a time
 WAITING_CHUNKS = 4  # per process: enough that none idles, few enough that memory stays flat
 
 
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def map_in_processes(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[tuple[Item, Result | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -152,6 +153,7 @@ def training_loader(batches: TrainingBatches, *, num_workers: int) -> DataLoader
         collate_fn=_only,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
+        worker_init_fn=_leave_signals_to_the_trainer,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own: drawing worker seeds must not move the model's dropout
     )
@@ -164,9 +166,16 @@ def evaluation_loader(batches: EvaluationBatches, *, num_workers: int) -> DataLo
         batch_size=1,
         collate_fn=_only,
         num_workers=num_workers,
+        worker_init_fn=_leave_signals_to_the_trainer,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
     )
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; the trainer still needs batches to stop cleanly."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _only(batches: list[Batch]) -> Batch:

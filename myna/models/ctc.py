@@ -11,10 +11,11 @@ import torch
 from pydantic import TypeAdapter
 
 from myna.audio.features import LogMel
+from myna.data.checks import ctc_frames_needed
 from myna.errors import ModelError
 from myna.files import write_atomically
 from myna.models import ctc_decode
-from myna.models.ctc_model import CTCModel, required_frames
+from myna.models.ctc_model import CTCModel
 from myna.models.recognizer import DecodeOptions, Recognizer, decoding
 from myna.models.subsampling import SUBSAMPLING_FACTOR, subsampled_length
 from myna.models.tokenizer import TextTokenizer
@@ -87,7 +88,7 @@ class CTCProcessor:
         num_samples = round(utterance.duration_seconds * self.sample_rate_hz)
         num_frames = subsampled_length(self.log_mel.num_frames(num_samples))
         labels = self.labels(utterance)
-        required = required_frames(labels)
+        required = ctc_frames_needed(labels)
         if num_frames >= required:
             return None
         repeats = required - len(labels)

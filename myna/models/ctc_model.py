@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,8 +166,3 @@ def ctc_losses(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: T
     targets = F.pad(labels.clamp(min=0), (0, 1))  # never without a column, also when nobody speaks
     log_probs = F.log_softmax(logits.float(), dim=-1).transpose(0, 1)  # (T, B, V)
     return F.ctc_loss(log_probs, targets, lengths, label_lengths, blank=BLANK_ID, reduction="none")
-
-
-def required_frames(labels: list[int]) -> int:
-    """Encoder frames that CTC needs for these labels: one each, and a blank between equal neighbours."""
-    return len(labels) + sum(left == right for left, right in itertools.pairwise(labels))

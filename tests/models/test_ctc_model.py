@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCTC
 
+from myna.data.checks import ctc_frames_needed
 from myna.errors import ModelError
 from myna.models.conformer import ConformerConfig, ConformerForCTC
-from myna.models.ctc_model import CTCModel, ctc_losses, required_frames
+from myna.models.ctc_model import CTCModel, ctc_losses
 from myna.models.subsampling import subsampled_length
 from myna.models.transformer import TransformerConfig, TransformerForCTC
 
@@ -133,10 +134,10 @@ def test_a_row_without_labels_is_finite() -> None:
     assert all(value.grad.isfinite().all() for value in model.parameters())
 
 
-def test_required_frames_is_the_exact_limit() -> None:
+def test_frames_needed_are_the_exact_limit() -> None:
     labels = [1, 1, 2, 2, 2, 3]
-    assert required_frames(labels) == 9
-    assert required_frames([]) == 0
+    assert ctc_frames_needed(labels) == 9
+    assert ctc_frames_needed([]) == 0
     for num_frames, feasible in ((9, True), (8, False)):
         loss = ctc_losses(noise(1, num_frames, 4), torch.tensor([num_frames]), torch.tensor([labels]))
         assert loss.isfinite().item() is feasible

@@ -1,0 +1,7 @@
+"""`python -m myna`, for launchers such as torchrun."""
+
+from __future__ import annotations
+
+from myna.cli import main
+
+main()

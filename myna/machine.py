@@ -1,0 +1,59 @@
+"""What this process may use of the machine, container limits respected."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+
+_CGROUP = Path("/sys/fs/cgroup")
+_UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes "no limit" as a huge number
+
+
+def usable_cores() -> float:
+    """Processor cores this process may use: affinity, then the container's quota, which may be a fraction."""
+    cores = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else float(os.cpu_count() or 1)
+    quota = _cgroup_text("cpu", "cpu.cfs_quota_us", "cpu.max").split()
+    period = _cgroup_text("cpu", "cpu.cfs_period_us", "cpu.max").split()
+    if quota and period and quota[0].isdigit() and int(period[-1]) > 0:  # no limit is "max", or -1
+        cores = min(cores, int(quota[0]) / int(period[-1]))
+    return cores
+
+
+def usable_memory() -> tuple[int, int]:
+    """Bytes of memory in total and still free, as the container's limit allows."""
+    machine = psutil.virtual_memory()
+    total, available = int(machine.total), int(machine.available)
+    limit = _cgroup_text("memory", "memory.limit_in_bytes", "memory.max")
+    used = _cgroup_text("memory", "memory.usage_in_bytes", "memory.current")
+    if limit.isdigit() and int(limit) < min(total, _UNLIMITED_BYTES):
+        total = int(limit)
+        available = max(0, min(available, total - int(used or 0)))
+    return total, available
+
+
+def _cgroup_text(controller: str, name_v1: str, name_v2: str) -> str:
+    """A control group's file: this process's own group first, then the one mounted at the root; "" if none."""
+    for folder in (*_own_cgroups(controller), _CGROUP / controller, _CGROUP):
+        for name in (name_v1, name_v2):
+            try:
+                return (folder / name).read_text().strip()
+            except OSError:
+                continue
+    return ""
+
+
+def _own_cgroups(controller: str) -> list[Path]:
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    folders = []
+    for line in lines:  # "4:memory:/path" in version 1, "0::/path" in version 2
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            folders.append(_CGROUP / controllers / path.lstrip("/"))
+        elif not controllers:
+            folders.append(_CGROUP / path.lstrip("/"))
+    return folders

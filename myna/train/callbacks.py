@@ -1,0 +1,158 @@
+"""What watches a run: progress on the terminal, the log files, periodic checkpoints, a clean stop."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+
+class EpochCheckpoints(TrainerCallback):  # type: ignore[misc]
+    """Saves every N epochs."""
+
+    def __init__(self, every_epochs: int) -> None:
+        self.every_epochs = every_epochs
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask for a checkpoint when N more epochs are done."""
+        if round(state.epoch) % self.every_epochs == 0:
+            control.should_save = True
+
+
+class CleanStop(TrainerCallback):  # type: ignore[misc]
+    """Ctrl-C or SIGTERM: finish the step, save a checkpoint, stop. A second one stops at once."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.requested = False
+        self._earlier: dict[int, Any] = {}
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Take over the signals."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._earlier[number] = signal.signal(number, self._request)
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Give the signals back."""
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+        self._earlier.clear()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Save and stop between two steps, where nothing is half done."""
+        if self.requested:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def _request(self, number: int, frame: Any) -> None:
+        if self.requested:
+            self.on_train_end()
+            raise KeyboardInterrupt
+        self.requested = True
+        self.console.print("Stopping after this step; a checkpoint will be saved. Once more stops at once.")
+
+
+class RunLog(TrainerCallback):  # type: ignore[misc]
+    """Appends every logged figure to `metrics.jsonl`, one JSON object a line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Drop lines that an interrupted run wrote after the checkpoint this one goes on from."""
+        if not state.is_world_process_zero or not self.path.exists():
+            return
+        lines = self.path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
+        self.path.write_text("".join(kept))
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        """Write one line."""
+        if state.is_world_process_zero:
+            line = json.dumps({"step": state.global_step, "time": round(time.time(), 3), **given["logs"]})
+            with self.path.open("a") as file:
+                file.write(line + "\n")
+
+
+class ConsoleProgress(TrainerCallback):  # type: ignore[misc]
+    """A progress bar on a terminal, plain lines elsewhere, and one summary row per evaluation."""
+
+    HEADINGS = ("epoch", "step", "train loss", "valid loss", "WER %", "CER %", "learning rate", "minutes")
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps, loss {task.fields[loss]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.started = time.monotonic()
+        self.losses: list[float] = []  # logged since the last evaluation
+        self.learning_rate = 0.0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Show the bar, and the headings of the summary rows."""
+        self.started = time.monotonic()
+        if state.is_world_process_zero:
+            self.progress.start()
+            self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step, loss="-")
+            self.console.print(self._row(self.HEADINGS, "bold"))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the bar."""
+        if state.is_world_process_zero:
+            self.progress.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        """Remember the training loss for the next summary row."""
+        logs = given["logs"]
+        if state.is_world_process_zero and "loss" in logs:
+            self.losses.append(logs["loss"])
+            self.learning_rate = logs["learning_rate"]
+            self.progress.update(self.task, loss=f"{logs['loss']:.3f}")
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        """Print the epoch's summary row."""
+        if not state.is_world_process_zero:
+            return
+        metrics = given["metrics"]
+        train_loss = f"{sum(self.losses) / len(self.losses):.3f}" if self.losses else "-"
+        row = (
+            f"{state.epoch or 0:.2f}",
+            str(state.global_step),
+            train_loss,
+            f"{metrics['eval_loss']:.3f}",
+            f"{100 * metrics['eval_wer']:.1f}",
+            f"{100 * metrics['eval_cer']:.1f}",
+            f"{self.learning_rate:.2e}",
+            f"{(time.monotonic() - self.started) / 60:.1f}",
+        )
+        self.console.print(self._row(row, ""))
+        self.losses.clear()
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Take the bar away."""
+        self.progress.stop()
+
+    @staticmethod
+    def _row(cells: tuple[str, ...], style: str) -> Table:
+        row = Table(show_header=False, box=None, padding=(0, 1))
+        for _ in cells:
+            row.add_column(justify="right", width=13)
+        row.add_row(*cells, style=style)
+        return row

@@ -1,0 +1,287 @@
+"""`myna train`: from a configuration and a dataset version to a run folder.
+
+runs/my-run/
+  config.yaml      the whole configuration
+  dataset.json     the dataset version the run is bound to, and what its model could not use
+  metrics.jsonl    every logged figure
+  checkpoint-N/    periodic checkpoints; `best` and `last` point at two of them
+  result.json      how it ended
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+
+from myna.audio.augment.chain import Chain
+from myna.config import Config, load_config
+from myna.data.catalog import Catalog
+from myna.errors import MissingExtraError, TrainingError, VersionError
+from myna.feed.epoch import BatchBudget
+from myna.feed.local import EvaluationBatches, TrainingBatches
+from myna.files import write_atomically
+from myna.models.build import build_recognizer
+from myna.models.recognizer import DecodeOptions
+from myna.samples import Refusal, Utterance
+from myna.train.callbacks import CleanStop, ConsoleProgress, EpochCheckpoints, RunLog
+from myna.train.checkpoint import latest_checkpoint
+from myna.train.trainer import SpeechTrainer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from myna.models.recognizer import Recognizer
+
+# Keys of the training section that are not passed on as they are; gradient checkpointing has two names in
+# transformers 5, one of them deprecated, so the model is told itself.
+_OURS = {
+    "early_stopping_patience",
+    "save_every_epochs",
+    "lr_scheduler_type",
+    "metric_for_best_model",
+    "gradient_checkpointing",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """How a run ended."""
+
+    run_folder: Path
+    dataset_version: str
+    steps: int
+    stopped_early: bool  # by a signal: go on with --resume
+    best_step: int | None
+    best_metric: float | None  # of training.metric_for_best_model, on the validation split
+    train_loss: float
+    seconds: float
+    refused: int  # utterances that the model could not learn from
+    broken_files: int  # files that could not be read during the run
+
+
+def train(config: Config, *, resume: str = "", console: Console | None = None) -> TrainResult:
+    """Train a recogniser.
+
+    Args:
+        config: everything; with `resume`, the one that `resumed_config` gives.
+        resume: run folder to go on with, from its newest checkpoint.
+        console: where progress is shown; standard error by default.
+
+    Raises:
+        TrainingError: the run folder is taken, or there is nothing to train on.
+        VersionError: the dataset is not the one that the resumed run is bound to.
+    """
+    console = console or Console(stderr=True)
+    run_folder = Path(config.training.output_dir)
+    if not resume:
+        _refuse_taken(run_folder)
+    with Catalog(config.data.db) as catalog:
+        version = catalog.version(_bound_version(run_folder, config) if resume else config.data.version).version_id
+        train_split = list(catalog.utterances(version, split="train"))
+        valid_split = list(catalog.utterances(version, split="valid"))
+    set_seed(config.training.seed)
+    recognizer = build_recognizer(config, [utterance.text for utterance in train_split])
+    recognizer.metadata["dataset_version"] = version
+    train_split, refused = _usable(train_split, recognizer)
+    valid_split, refused_valid = _usable(valid_split, recognizer)
+    refused += refused_valid
+    _require_data(config, train_split, valid_split)
+    _describe(console, config, recognizer, version, train_split, valid_split, refused)
+    run_folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(run_folder / "config.yaml", config.to_yaml())
+    dataset = {"dataset_version": version, "refused": [asdict(refusal) for refusal in refused]}
+    write_atomically(run_folder / "dataset.json", json.dumps(dataset, ensure_ascii=False, indent=2))
+    stop = CleanStop(console)
+    trainer = _trainer(config, recognizer, train_split, valid_split, console, stop)
+    checkpoint = str(latest_checkpoint(run_folder)) if resume else None
+    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    _name_broken(console, trainer)
+    result = TrainResult(
+        run_folder=run_folder,
+        dataset_version=version,
+        steps=trainer.state.global_step,
+        stopped_early=stop.requested,
+        best_step=trainer.state.best_global_step,
+        best_metric=trainer.state.best_metric,
+        train_loss=outcome.training_loss,
+        seconds=outcome.metrics["train_runtime"],
+        refused=len(refused),
+        broken_files=len(trainer.failures),
+    )
+    if trainer.is_world_process_zero():
+        write_atomically(run_folder / "result.json", json.dumps(asdict(result), default=str, indent=2))
+    return result
+
+
+def resumed_config(run_folder: str, overrides: Sequence[str] = ()) -> Config:
+    """The configuration that a run was started with, with overrides on top.
+
+    Raises:
+        TrainingError: the folder is not a run.
+    """
+    path = Path(run_folder) / "config.yaml"
+    if not path.is_file():
+        raise TrainingError(
+            f"--resume {run_folder}: expected a run folder with config.yaml; there is none",
+            "Give the folder that `myna train` printed, such as runs/run.",
+        )
+    return load_config([str(path)], [*overrides, f"training.output_dir={run_folder}"])
+
+
+def _refuse_taken(run_folder: Path) -> None:
+    if run_folder.exists() and any(run_folder.iterdir()):
+        raise TrainingError(
+            f"training.output_dir {run_folder}: expected a new or empty folder; it holds files",
+            f"Go on with that run by --resume {run_folder}, or choose another training.output_dir.",
+        )
+
+
+def _bound_version(run_folder: Path, config: Config) -> str:
+    bound: str = json.loads((run_folder / "dataset.json").read_text())["dataset_version"]
+    if config.data.version and not bound.startswith(config.data.version):
+        raise VersionError(
+            f"--resume {run_folder}: expected dataset version {bound}, which the run is bound to; "
+            f"received data.version={config.data.version}",
+            "Start a new run to train on other data; model.pretrained can start it from this run's weights.",
+        )
+    return bound
+
+
+def _usable(utterances: list[Utterance], recognizer: Recognizer) -> tuple[list[Utterance], list[Refusal]]:
+    """Part what the model can learn from and what it cannot, each with its reason."""
+    usable, refused = [], []
+    for utterance in utterances:
+        refusal = recognizer.processor.refusal(utterance)
+        if refusal is None:
+            usable.append(utterance)
+        else:
+            refused.append(Refusal(utterance.audio_path, utterance.transcript, *refusal))
+    return usable, refused
+
+
+def _require_data(config: Config, train_split: list[Utterance], valid_split: list[Utterance]) -> None:
+    if not train_split:
+        raise TrainingError(
+            "the training split: expected utterances; received none that this model can learn from",
+            "See `myna stats` for the splits and dataset.json of the run for what was refused.",
+        )
+    if not valid_split and config.training.eval_strategy != "no":
+        raise TrainingError(
+            "the validation split: expected utterances; received none",
+            "Prepare with data.valid_ratio=0.1, or set training.eval_strategy=no.",
+        )
+
+
+def _trainer(
+    config: Config,
+    recognizer: Recognizer,
+    train_split: list[Utterance],
+    valid_split: list[Utterance],
+    console: Console,
+    stop: CleanStop,
+) -> SpeechTrainer:
+    settings, processor = config.training, recognizer.processor
+    args = training_arguments(config)
+    if settings.gradient_checkpointing:
+        recognizer.model.gradient_checkpointing_enable({"use_reentrant": False})
+    longest_seconds = max(processor.padded_seconds(utterance.duration_seconds) for utterance in train_split)
+    budget = BatchBudget.from_longest(
+        longest_seconds,
+        settings.per_device_train_batch_size,
+        accumulation=settings.gradient_accumulation_steps,
+        world_size=args.world_size,
+        num_buckets=config.feed.num_buckets,
+    )
+    train_batches = TrainingBatches(
+        train_split,
+        processor,
+        budget,
+        augment=Chain(config.augment) if config.augment else None,
+        seed=settings.seed,
+        accumulation=settings.gradient_accumulation_steps,
+        rank=args.process_index,
+        world_size=args.world_size,
+    )
+    valid_batches = EvaluationBatches(
+        valid_split,
+        processor,
+        longest_seconds * settings.per_device_eval_batch_size,
+        rank=args.process_index,
+        world_size=args.world_size,
+    )
+    callbacks: list[Any] = [
+        stop,
+        RunLog(Path(settings.output_dir) / "metrics.jsonl"),
+        ConsoleProgress(console),
+    ]
+    if settings.save_strategy == "epoch":
+        callbacks.append(EpochCheckpoints(settings.save_every_epochs))
+    if settings.early_stopping_patience:
+        callbacks.append(EarlyStoppingCallback(settings.early_stopping_patience))
+    return SpeechTrainer(
+        recognizer,
+        train_batches,
+        valid_batches,
+        args=args,
+        decode_options=DecodeOptions(language=config.model.language, max_new_tokens=config.decode.max_new_tokens),
+        one_cycle_schedule=settings.lr_scheduler_type == "one_cycle",
+        callbacks=callbacks,
+    )
+
+
+def training_arguments(config: Config) -> TrainingArguments:
+    """`transformers.TrainingArguments` of the training section.
+
+    Raises:
+        MissingExtraError: a tracker is asked for that is not installed.
+    """
+    settings = config.training
+    if "tensorboard" in settings.report_to:
+        if find_spec("tensorboard") is None:
+            raise MissingExtraError("tensorboard", "track")
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(settings.output_dir) / "tensorboard")
+    values = settings.model_dump(exclude=_OURS)
+    if settings.save_strategy == "epoch":
+        values["save_strategy"] = "no"  # EpochCheckpoints does it, every N epochs
+    return TrainingArguments(
+        **values,
+        lr_scheduler_type="linear" if settings.lr_scheduler_type == "one_cycle" else settings.lr_scheduler_type,
+        metric_for_best_model=settings.metric_for_best_model,
+        greater_is_better=False,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        optim="adamw_torch",
+    )
+
+
+def _describe(
+    console: Console,
+    config: Config,
+    recognizer: Recognizer,
+    version: str,
+    train_split: list[Utterance],
+    valid_split: list[Utterance],
+    refused: list[Refusal],
+) -> None:
+    parameters = sum(parameter.numel() for parameter in recognizer.model.parameters())
+    trainable = sum(p.numel() for p in recognizer.model.parameters() if p.requires_grad)
+    hours = sum(utterance.duration_seconds for utterance in train_split) / 3600
+    console.print(
+        f"{config.model.family}: {parameters / 1e6:.1f} M parameters, {trainable / 1e6:.1f} M trained. "
+        f"Dataset {version}: {len(train_split)} utterances ({hours:.2f} h) to train on, {len(valid_split)} to validate."
+    )
+    if refused:
+        console.print(f"{len(refused)} utterances set aside, for instance {refused[0].audio_path}: {refused[0].detail}")
+
+
+def _name_broken(console: Console, trainer: SpeechTrainer) -> None:
+    for refusal in trainer.failures.values():
+        console.print(f"broken since it was prepared: {refusal.audio_path}: {refusal.reason}: {refusal.detail}")

@@ -1,0 +1,238 @@
+"""`transformers.Trainer` with our feed, our loss weighting, free-running validation and whole checkpoints."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed
+from transformers import PrinterCallback, Trainer
+from transformers.trainer_callback import ExportableState
+from transformers.utils import logging as transformers_logging
+
+from myna.feed.local import EvaluationBatches, TrainingBatches, evaluation_loader, training_loader
+from myna.files import link_atomically, staged_folder
+from myna.metrics import Scores, score
+from myna.train.checkpoint import load_training_state, remove_old, save_training_state, step_of
+from myna.train.schedule import one_cycle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+    from torch.utils.data import DataLoader
+    from transformers import TrainingArguments
+    from transformers.trainer_callback import TrainerCallback, TrainerControl
+
+    from myna.models.recognizer import DecodeOptions, Recognizer
+    from myna.samples import Batch, Refusal
+
+
+class SpeechTrainer(Trainer):  # type: ignore[misc]
+    """Trains a recogniser on planned batches.
+
+    Args:
+        recognizer: what to train.
+        train_batches: of this rank, for every epoch.
+        valid_batches: of this rank; may be empty.
+        decode_options: how validation hypotheses are searched for.
+        one_cycle_schedule: use the one-cycle schedule instead of the arguments' own.
+        args: `transformers.TrainingArguments`; accumulation and ranks must match `train_batches`.
+        callbacks: as in `transformers`.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        train_batches: TrainingBatches,
+        valid_batches: EvaluationBatches,
+        *,
+        args: TrainingArguments,
+        decode_options: DecodeOptions,
+        one_cycle_schedule: bool = False,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        super().__init__(
+            model=recognizer.model,
+            args=args,
+            train_dataset=train_batches,
+            eval_dataset=valid_batches,
+            callbacks=callbacks,
+        )
+        self.remove_callback(PrinterCallback)  # our own callbacks show the progress
+        transformers_logging.disable_progress_bar()
+        self.recognizer = recognizer
+        self.train_batches = train_batches
+        self.valid_batches = valid_batches
+        self.decode_options = decode_options
+        self.one_cycle_schedule = one_cycle_schedule
+        self.failures: dict[str, Refusal] = {}  # files that broke during the run, by path
+        # Our loss is already a mean over the whole step: without this the Trainer would scale it once more.
+        self.model_accepts_loss_kwargs = True
+
+    # Feed
+
+    def get_train_dataloader(self) -> DataLoader[Batch]:
+        """The loader as it is: it shards by rank itself, and accelerate would drop samples of uneven batches."""
+        return training_loader(self.train_batches, num_workers=self.args.dataloader_num_workers)
+
+    def _run_epoch(self, *, train_dataloader: DataLoader[Batch], epoch: int, **rest: Any) -> None:
+        train_dataloader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        super()._run_epoch(train_dataloader=train_dataloader, epoch=epoch, **rest)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], torch.Tensor]:
+        """One optimizer step's micro-batches, and what its loss is a mean over.
+
+        Seeds dropout from (seed, step, rank), so that a resumed step draws what the uninterrupted run drew.
+        """
+        seed = np.random.SeedSequence([self.args.seed, self.state.global_step, self.args.process_index])
+        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+        result: tuple[list[Batch], torch.Tensor] = super().get_batch_samples(epoch_iterator, num_batches, device)
+        for batch in result[0]:
+            self.failures.update({refusal.audio_path: refusal for refusal in batch.failures})
+        return result
+
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> torch.Tensor:
+        items = sum(((batch.weights * self.recognizer.items(batch)).sum() for batch in batch_samples), torch.zeros(()))
+        total: torch.Tensor = self.accelerator.reduce(items.to(device), reduction="sum")
+        return total.clamp(min=1)
+
+    def _prepare_inputs(self, inputs: Batch) -> Batch:
+        return inputs.to(self.args.device, non_blocking=True)
+
+    # Loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """This micro-batch's share of the step's mean loss.
+
+        DDP averages gradients over ranks while the mean is over the whole step, hence the world size.
+        """
+        losses = self.recognizer.losses(model, inputs)  # (B,)
+        share: torch.Tensor = (inputs.weights * losses).sum() * self.args.world_size / num_items_in_batch
+        return share
+
+    def floating_point_ops(self, inputs: Batch) -> int:
+        """Not estimated: the stock formula counts text tokens."""
+        return 0
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        """The schedule of the arguments, or one cycle."""
+        if not self.one_cycle_schedule:
+            super().create_scheduler(num_training_steps, optimizer)
+        elif self.lr_scheduler is None:
+            warmup_steps = self.args.get_warmup_steps(num_training_steps)
+            factor = partial(one_cycle, warmup_steps=warmup_steps, total_steps=num_training_steps)
+            self.lr_scheduler: LRScheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    # Validation
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Loss, and WER and CER of free-running decoding, over the whole validation split."""
+        started = time.perf_counter()
+        model = self.recognizer.model
+        model.eval()
+        totals = torch.zeros(2, dtype=torch.float64)  # loss, items
+        heard: list[tuple[str, str, str]] = []  # reference, hypothesis, language
+        by_id = {utterance.utterance_id: utterance for utterance in self.valid_batches.utterances}
+        for batch in evaluation_loader(self.valid_batches, num_workers=self.args.dataloader_num_workers):
+            self.failures.update({refusal.audio_path: refusal for refusal in batch.failures})
+            if not batch.weights.any():
+                continue
+            batch = self._prepare_inputs(batch)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                losses = self.recognizer.losses(model, batch)
+                transcripts = self.recognizer.decode(batch, self.decode_options)
+            totals += torch.stack([losses.sum(), self.recognizer.items(batch).sum()]).double().cpu()
+            for utterance_id, transcript in zip(batch.utterance_ids, transcripts, strict=True):
+                utterance = by_id[utterance_id]
+                heard.append((utterance.transcript, transcript.text, utterance.language))
+        totals, heard = self._gather(totals, heard)
+        scores = sum((score(*row) for row in heard), Scores())
+        metrics = {
+            f"{metric_key_prefix}_loss": float(totals[0] / max(1.0, float(totals[1]))),
+            f"{metric_key_prefix}_wer": scores.normalized_words.rate,
+            f"{metric_key_prefix}_cer": scores.normalized_characters.rate,
+            f"{metric_key_prefix}_seconds": round(time.perf_counter() - started, 3),
+        }
+        self.log(metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _gather(
+        self, totals: torch.Tensor, heard: list[tuple[str, str, str]]
+    ) -> tuple[torch.Tensor, list[tuple[str, str, str]]]:
+        """Every rank gets the sums and hypotheses of all, so that all agree on what is best."""
+        if self.args.world_size == 1:
+            return totals, heard
+        parts: list[Any] = [None] * self.args.world_size
+        torch.distributed.all_gather_object(parts, (totals, heard))
+        return sum((part[0] for part in parts), torch.zeros(2, dtype=torch.float64)), [
+            row for part in parts for row in part[1]
+        ]
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """A new best is always saved, whatever the saving rhythm."""
+        is_new_best: bool = super()._determine_best_metric(metrics=metrics, trial=trial)
+        if is_new_best:
+            self.state.best_global_step = self.state.global_step
+            self.control.should_save = True
+        return is_new_best
+
+    def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
+        metrics: dict[str, float] = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=skip_scheduler)
+        if self.state.global_step == 0:  # the untouched start takes part in the choice of the best
+            self._determine_best_metric(metrics, trial)
+            self._save_checkpoint(self.model, trial)
+            self.control.should_save = False
+        return metrics
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        run_folder = Path(self.args.output_dir)
+        target = run_folder / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save and not target.exists():
+            if self.state.best_global_step is not None:
+                self.state.best_model_checkpoint = str(run_folder / f"checkpoint-{self.state.best_global_step}")
+            self._record_callbacks()
+            with staged_folder(target) as staging:
+                self.recognizer.save_pretrained(staging)
+                save_training_state(staging, self.optimizer, self.lr_scheduler, self.accelerator.scaler)
+                self.state.save_to_json(str(staging / "trainer_state.json"))
+            link_atomically(run_folder / "last", target.name)
+            if self.state.best_global_step is not None:
+                link_atomically(run_folder / "best", f"checkpoint-{self.state.best_global_step}")
+            remove_old(run_folder, self.args.save_total_limit, self.state.best_global_step)
+        self.accelerator.wait_for_everyone()
+
+    def _record_callbacks(self) -> None:
+        """Early stopping's patience and its like are part of the state, so that they survive a resume."""
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and step_of(Path(checkpoint)) >= 0:
+            load_training_state(Path(checkpoint), self.optimizer, self.lr_scheduler, self.accelerator.scaler)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Loaded with the optimizer."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Every step is seeded on its own."""

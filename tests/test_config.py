@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from myna.config import load_config, preset_names
+from myna.errors import ConfigError
+
+
+def mistakes(layers=(), overrides=()) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(layers, overrides)
+    return caught.value.mistakes
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_loads_alone_and_comes_back_equal(name, tmp_path):
+    config = load_config([name])
+    path = tmp_path / "config.yaml"
+    path.write_text(config.to_yaml())
+    assert load_config([str(path)]) == config
+
+
+def test_layers_merge_left_to_right_and_overrides_win():
+    config = load_config(["conformer", "weak"], ["training.learning_rate=3e-4", "model.d_model=512"])
+    assert config.training.gradient_accumulation_steps == 4
+    assert config.training.learning_rate == 3e-4
+    assert config.model.d_model == 512
+    assert config.model.num_encoder_layers == 12
+
+
+def test_all_mistakes_are_told_at_once_with_the_nearest_key():
+    found = mistakes(
+        overrides=["training.lerning_rate=1", "trainning.seed=1", "model.d_model=many", "seed", "learning_rate=1"]
+    )
+    assert "training.lerning_rate: no such key; did you mean learning_rate?" in found
+    assert "trainning: no such key; did you mean training?" in found
+    assert "learning_rate: no such key; did you mean training.learning_rate?" in found
+    assert any(line.startswith("seed: expected section.key=value") for line in found)
+    assert any(line.startswith("model.d_model: expected a valid integer") and "'many'" in line for line in found)
+
+
+def test_conflicts_are_found():
+    found = mistakes(
+        overrides=["model.d_model=250", "training.bf16=true", "training.fp16=true", "model.conv_kernel_size=30"]
+    )
+    assert len(found) == 3
+    assert found[0] == "model.d_model: expected a multiple of 2 * model.num_heads=8; received 250"
+
+
+def test_a_missing_file_names_the_presets():
+    (found,) = mistakes(layers=["conformr"])
+    assert "did you mean conformer?" in found
+    assert "digits" in found
+
+
+def test_yaml_that_is_no_mapping_or_no_yaml_is_a_mistake(tmp_path):
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    found = mistakes(layers=[str(tmp_path / "list.yaml"), str(tmp_path / "broken.yaml")])
+    assert "received a list" in found[0]
+    assert "expected YAML" in found[1]
+
+
+def test_unknown_augmentation_and_its_parameters_are_mistakes():
+    found = mistakes(overrides=["augment.x=1"])
+    assert any("augment" in line for line in found)
+
+
+def test_a_bare_no_is_a_word():
+    assert load_config([], ["training.eval_strategy=no"]).training.eval_strategy == "no"

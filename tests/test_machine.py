@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from myna import machine
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "50000 100000"}, 0.5),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "200000"}, 0.5),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_cores_keep_to_the_quota(
+    files: dict[str, str], cores: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cgroup(tmp_path, files, monkeypatch)
+    assert machine.usable_cores() == (cores or len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"memory.max": "1000000", "memory.current": "400000"},
+        {"memory/memory.limit_in_bytes": "1000000", "memory/memory.usage_in_bytes": "400000"},
+    ],
+)
+def test_memory_keeps_to_the_limit(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cgroup(tmp_path, files, monkeypatch)
+    assert machine.usable_memory() == (1_000_000, 600_000)
+
+
+@pytest.mark.parametrize("limit", ["max", str((1 << 63) - 4_096)])
+def test_memory_without_a_limit_is_the_machine_s(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cgroup(tmp_path, {"memory.max": limit, "memory.current": "400000"}, monkeypatch)
+    total, available = machine.usable_memory()
+    assert total > available > 10**8
+
+
+def cgroup(folder: Path, files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control group tree that holds these files."""
+    monkeypatch.setattr(machine, "_CGROUP", folder)
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text + "\n")
