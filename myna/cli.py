@@ -148,20 +148,26 @@ def train(
     changes = list(overrides or [])
     changes += [f"model.pretrained={pretrained_model}"] if pretrained_model else []
     changes += [f"data.db={db}"] if db else []
+    if resume and config:
+        raise MynaError(
+            "--resume goes on with the configuration of the run; received --config too",
+            "Override single keys by section.key=value.",
+        )
     settings = None if resume else _load(config, changes)  # before torch: mistakes are told at once
-    from myna.train.run import resumed_config
+    from myna.train.run import is_first_rank, resumed_config
     from myna.train.run import train as run_train
 
     settings = settings or resumed_config(resume, changes)
     result = run_train(settings, resume=resume, console=_console())
-    _finish(as_json, asdict(result), _train_summary(result))
+    if is_first_rank():
+        _finish(as_json, asdict(result), _train_summary(result))
 
 
 @app.command(epilog="Example: myna evaluate runs/run --db catalog.db --split test")
 def evaluate(
     model: ModelPath,
     db: Database = "catalog.db",
-    version: Annotated[str, typer.Option("--version", help="Dataset version; the model's own by default.")] = "",
+    version: Annotated[str, typer.Option("--version", help="Dataset version; the newest by default.")] = "",
     split: Annotated[str, typer.Option("--split", help="train, valid or test.")] = "test",
     language: Language = "",
     beam_width: BeamWidth = 1,

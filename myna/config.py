@@ -222,6 +222,9 @@ def _conflicts(config: Config) -> list[str]:
         found.append("model.pretrained: expected a folder or hub name, such as openai/whisper-tiny; received nothing")
     if model.family != "whisper" and (model.freeze_encoder or model.freeze_layers):
         found.append(f"model.freeze_encoder and model.freeze_layers work with whisper; received family {model.family}")
+    shaping = [transform.type for transform in config.augment if transform.type in ("warp", "equalize")]
+    if model.family == "whisper" and shaping:
+        found.append(f"augment: {', '.join(shaping)} work with the CTC families' features; received family whisper")
     if config.features.hop_length > config.features.n_fft:
         found.append("features.hop_length: expected at most features.n_fft, or audio is skipped between frames")
     if training.bf16 and training.fp16:

@@ -109,10 +109,13 @@ def _features(
         return processor.features(clip)
     drawn = augment.draw(rng_for(seed, epoch, utterance.utterance_id))
     changed = augment.apply_audio(clip, drawn)
-    # A sped-up clip may have too few frames for its labels: such a draw is passed over, not trained on.
-    if processor.refusal(replace(utterance, duration_seconds=changed.duration_seconds)) is not None:
-        changed = clip
-    return augment.apply_features(processor.features(changed), drawn)
+    plain = processor.features(changed)
+    features = augment.apply_features(plain, drawn)
+    # A shortened clip may have too few frames for its labels: such a draw is passed over, not trained on.
+    seconds = changed.duration_seconds * len(features) / len(plain)
+    if processor.refusal(replace(utterance, duration_seconds=seconds)) is not None:
+        return processor.features(clip)
+    return features
 
 
 def _silent_row(utterance: Utterance, processor: Processor) -> tuple[Utterance, torch.Tensor, float]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from transformers import TrainerCallback
+
+from myna.files import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,16 +22,34 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
-class EpochCheckpoints(TrainerCallback):  # type: ignore[misc]
-    """Saves every N epochs."""
+class EpochEnds(TrainerCallback):  # type: ignore[misc]
+    """Validates and saves with an epoch's last step rather than after it, and with the run's last step.
 
-    def __init__(self, every_epochs: int) -> None:
-        self.every_epochs = every_epochs
+    So a checkpoint never comes before its own score: a run killed between the two would go on without it.
+
+    Args:
+        steps_per_epoch: optimizer steps.
+        save_every_epochs: epochs between checkpoints; 0 saves none.
+    """
+
+    def __init__(self, steps_per_epoch: int, save_every_epochs: int) -> None:
+        self.steps_per_epoch = steps_per_epoch
+        self.save_every_epochs = save_every_epochs
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask for validation and a checkpoint where they are due."""
+        epochs, steps = divmod(state.global_step, self.steps_per_epoch)
+        is_last = state.global_step >= state.max_steps
+        if steps and not is_last:
+            return
+        if args.eval_strategy == "epoch":
+            control.should_evaluate = True
+        if self.save_every_epochs and (is_last or epochs % self.save_every_epochs == 0):
+            control.should_save = True
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask for a checkpoint when N more epochs are done."""
-        if round(state.epoch) % self.every_epochs == 0:
-            control.should_save = True
+        """Nothing is left to do; the trainer also comes here when an epoch was broken off."""
+        control.should_evaluate = control.should_save = False
 
 
 class CleanStop(TrainerCallback):  # type: ignore[misc]
@@ -50,7 +72,11 @@ class CleanStop(TrainerCallback):  # type: ignore[misc]
         self._earlier.clear()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Save and stop between two steps, where nothing is half done."""
+        """Save and stop between two steps, where nothing is half done; all ranks after the same step."""
+        if args.world_size > 1:  # the signal reaches ranks at different steps, perhaps only one of them
+            requested = torch.tensor(int(self.requested), device=args.device)
+            torch.distributed.all_reduce(requested, op=torch.distributed.ReduceOp.MAX)
+            self.requested = bool(requested.item())
         if self.requested:
             control.should_save = True
             control.should_training_stop = True
@@ -75,12 +101,14 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
             return
         lines = self.path.read_text().splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
-        self.path.write_text("".join(kept))
+        write_atomically(self.path, "".join(kept))
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         """Write one line."""
         if state.is_world_process_zero:
-            line = json.dumps({"step": state.global_step, "time": round(time.time(), 3), **given["logs"]})
+            # JSON has no infinity, which is what fp16's first gradient norms are.
+            logs = {name: value if math.isfinite(value) else None for name, value in given["logs"].items()}
+            line = json.dumps({"step": state.global_step, "time": round(time.time(), 3), **logs}, allow_nan=False)
             with self.path.open("a") as file:
                 file.write(line + "\n")
 

@@ -107,7 +107,7 @@ def latest_checkpoint(run_folder: Path) -> Path:
     if not found:
         raise TrainingError(
             f"--resume {run_folder}: expected a run folder with a checkpoint; there is none",
-            "Start the run again without --resume.",
+            "Start the run again without --resume, after removing this folder or with another training.output_dir.",
         )
     return found[-1]
 

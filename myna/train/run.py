@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from torch import distributed
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from myna.audio.augment.chain import Chain
@@ -30,7 +31,7 @@ from myna.files import write_atomically
 from myna.models.build import build_recognizer
 from myna.models.recognizer import DecodeOptions
 from myna.samples import Refusal, Utterance
-from myna.train.callbacks import CleanStop, ConsoleProgress, EpochCheckpoints, RunLog
+from myna.train.callbacks import CleanStop, ConsoleProgress, EpochEnds, RunLog
 from myna.train.checkpoint import latest_checkpoint
 from myna.train.trainer import SpeechTrainer
 
@@ -66,6 +67,11 @@ class TrainResult:
     broken_files: int  # files that could not be read during the run
 
 
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes and speaks, under torchrun or alone."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def train(config: Config, *, resume: str = "", console: Console | None = None) -> TrainResult:
     """Train a recogniser.
 
@@ -78,9 +84,9 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
         TrainingError: the run folder is taken, or there is nothing to train on.
         VersionError: the dataset is not the one that the resumed run is bound to.
     """
-    console = console or Console(stderr=True)
+    console = (console or Console(stderr=True)) if is_first_rank() else Console(quiet=True)
     run_folder = Path(config.training.output_dir)
-    if not resume:
+    if not resume and is_first_rank():  # the others may come when the first has begun to write
         _refuse_taken(run_folder)
     with Catalog(config.data.db) as catalog:
         version = catalog.version(_bound_version(run_folder, config) if resume else config.data.version).version_id
@@ -94,28 +100,32 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     refused += refused_valid
     _require_data(config, train_split, valid_split)
     _describe(console, config, recognizer, version, train_split, valid_split, refused)
-    run_folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(run_folder / "config.yaml", config.to_yaml())
-    dataset = {"dataset_version": version, "refused": [asdict(refusal) for refusal in refused]}
-    write_atomically(run_folder / "dataset.json", json.dumps(dataset, ensure_ascii=False, indent=2))
     stop = CleanStop(console)
-    trainer = _trainer(config, recognizer, train_split, valid_split, console, stop)
     checkpoint = str(latest_checkpoint(run_folder)) if resume else None
+    trainer = _trainer(config, recognizer, train_split, valid_split, console, stop)
+    if resume:
+        trainer.args.eval_on_start = False  # done before the first checkpoint
+    if is_first_rank():
+        write_atomically(run_folder / "config.yaml", config.to_yaml())
+        dataset = {"dataset_version": version, "refused": [asdict(refusal) for refusal in refused]}
+        write_atomically(run_folder / "dataset.json", json.dumps(dataset, ensure_ascii=False, indent=2))
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
-    _name_broken(console, trainer)
+    broken = _broken(trainer)
+    for refusal in broken:
+        console.print(f"broken since it was prepared: {refusal.audio_path}: {refusal.reason}: {refusal.detail}")
     result = TrainResult(
         run_folder=run_folder,
         dataset_version=version,
         steps=trainer.state.global_step,
         stopped_early=stop.requested,
         best_step=trainer.state.best_global_step,
-        best_metric=trainer.state.best_metric,
+        best_metric=trainer.state.best_metric if trainer.state.best_global_step is not None else None,
         train_loss=outcome.training_loss,
         seconds=outcome.metrics["train_runtime"],
         refused=len(refused),
-        broken_files=len(trainer.failures),
+        broken_files=len(broken),
     )
-    if trainer.is_world_process_zero():
+    if is_first_rank():
         write_atomically(run_folder / "result.json", json.dumps(asdict(result), default=str, indent=2))
     return result
 
@@ -136,6 +146,11 @@ def resumed_config(run_folder: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def _refuse_taken(run_folder: Path) -> None:
+    if run_folder.exists() and not run_folder.is_dir():
+        raise TrainingError(
+            f"training.output_dir {run_folder}: expected a folder; received a file",
+            "Choose another training.output_dir.",
+        )
     if run_folder.exists() and any(run_folder.iterdir()):
         raise TrainingError(
             f"training.output_dir {run_folder}: expected a new or empty folder; it holds files",
@@ -221,8 +236,8 @@ def _trainer(
         RunLog(Path(settings.output_dir) / "metrics.jsonl"),
         ConsoleProgress(console),
     ]
-    if settings.save_strategy == "epoch":
-        callbacks.append(EpochCheckpoints(settings.save_every_epochs))
+    save_every_epochs = settings.save_every_epochs if settings.save_strategy == "epoch" else 0
+    callbacks.append(EpochEnds(train_batches.steps_per_epoch, save_every_epochs))
     if settings.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping_patience))
     return SpeechTrainer(
@@ -249,7 +264,7 @@ def training_arguments(config: Config) -> TrainingArguments:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(settings.output_dir) / "tensorboard")
     values = settings.model_dump(exclude=_OURS)
     if settings.save_strategy == "epoch":
-        values["save_strategy"] = "no"  # EpochCheckpoints does it, every N epochs
+        values["save_strategy"] = "no"  # EpochEnds does it, every N epochs
     return TrainingArguments(
         **values,
         lr_scheduler_type="linear" if settings.lr_scheduler_type == "one_cycle" else settings.lr_scheduler_type,
@@ -282,6 +297,13 @@ def _describe(
         console.print(f"{len(refused)} utterances set aside, for instance {refused[0].audio_path}: {refused[0].detail}")
 
 
-def _name_broken(console: Console, trainer: SpeechTrainer) -> None:
-    for refusal in trainer.failures.values():
-        console.print(f"broken since it was prepared: {refusal.audio_path}: {refusal.reason}: {refusal.detail}")
+def _broken(trainer: SpeechTrainer) -> list[Refusal]:
+    """Files that broke during the run, as all ranks saw them."""
+    if trainer.args.world_size == 1:
+        return list(trainer.failures.values())
+    parts: list[Any] = [None] * trainer.args.world_size
+    distributed.all_gather_object(parts, trainer.failures)
+    merged: dict[str, Refusal] = {}
+    for part in parts:
+        merged.update(part)
+    return list(merged.values())

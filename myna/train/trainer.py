@@ -14,6 +14,7 @@ from transformers import PrinterCallback, Trainer
 from transformers.trainer_callback import ExportableState
 from transformers.utils import logging as transformers_logging
 
+from myna.errors import TrainingError
 from myna.feed.local import EvaluationBatches, TrainingBatches, evaluation_loader, training_loader
 from myna.files import link_atomically, staged_folder
 from myna.metrics import Scores, score
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     from myna.models.recognizer import DecodeOptions, Recognizer
     from myna.samples import Batch, Refusal
+
+UNLOGGED_LOSS = "unlogged_loss"  # where the trainer's state keeps the loss that no log line holds yet
 
 
 class SpeechTrainer(Trainer):  # type: ignore[misc]
@@ -83,6 +86,10 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         return training_loader(self.train_batches, num_workers=self.args.dataloader_num_workers)
 
     def _run_epoch(self, *, train_dataloader: DataLoader[Batch], epoch: int, **rest: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:  # a finished run was resumed: not a step more
+            self.control.should_training_stop = True
+            return
+        self._restore_unlogged_loss()
         train_dataloader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
         super()._run_epoch(train_dataloader=train_dataloader, epoch=epoch, **rest)
 
@@ -163,6 +170,11 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
                 utterance = by_id[utterance_id]
                 heard.append((utterance.transcript, transcript.text, utterance.language))
         totals, heard = self._gather(totals, heard)
+        if not heard:
+            raise TrainingError(
+                "the validation split: expected recordings that can be read; received none",
+                "See that they are where they were when they were prepared, then go on with --resume.",
+            )
         scores = sum((score(*row) for row in heard), Scores())
         metrics = {
             f"{metric_key_prefix}_loss": float(totals[0] / max(1.0, float(totals[1]))),
@@ -207,29 +219,53 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         run_folder = Path(self.args.output_dir)
         target = run_folder / f"checkpoint-{self.state.global_step}"
+        self._record_callbacks()
+        # `best_model_checkpoint` of the state stays empty: with it the Trainer would delete, at the end of a run with
+        # save_total_limit=1, every checkpoint but the best, the one to resume from among them.
         if self.args.should_save and not target.exists():
-            if self.state.best_global_step is not None:
-                self.state.best_model_checkpoint = str(run_folder / f"checkpoint-{self.state.best_global_step}")
-            self._record_callbacks()
             with staged_folder(target) as staging:
                 self.recognizer.save_pretrained(staging)
                 save_training_state(staging, self.optimizer, self.lr_scheduler, self.accelerator.scaler)
                 self.state.save_to_json(str(staging / "trainer_state.json"))
-            link_atomically(run_folder / "last", target.name)
-            if self.state.best_global_step is not None:
-                link_atomically(run_folder / "best", f"checkpoint-{self.state.best_global_step}")
+            self._link(run_folder)
             remove_old(run_folder, self.args.save_total_limit, self.state.best_global_step)
         self.accelerator.wait_for_everyone()
 
+    def _link(self, run_folder: Path) -> None:
+        link_atomically(run_folder / "last", f"checkpoint-{self.state.global_step}")
+        if self.state.best_global_step is not None:
+            link_atomically(run_folder / "best", f"checkpoint-{self.state.best_global_step}")
+
     def _record_callbacks(self) -> None:
-        """Early stopping's patience and its like are part of the state, so that they survive a resume."""
-        for callback in [*self.callback_handler.callbacks, self.control]:
+        """Early stopping's patience and the loss since the last log line survive a resume."""
+        for callback in self.callback_handler.callbacks:
             if isinstance(callback, ExportableState):
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+        self.state.stateful_callbacks[UNLOGGED_LOSS] = {
+            "sum": self.accelerator.reduce(self._tr_loss, reduction="mean").item(),
+            "since_step": self._globalstep_last_logged,
+        }
+
+    def _load_callback_state(self) -> None:
+        """Callbacks as they were; the stock method would also restore the wish to stop, and end the run at once."""
+        for callback in self.callback_handler.callbacks:
+            stored = self.state.stateful_callbacks.get(type(callback).__name__, {})
+            for name, value in stored.get("attributes", {}).items():
+                setattr(callback, name, value)
+        self.state.compute_steps(self.args, self.state.max_steps)  # the configuration's rhythms, not the checkpoint's
+
+    def _restore_unlogged_loss(self) -> None:
+        stored = self.state.stateful_callbacks.pop(UNLOGGED_LOSS, None)
+        if stored is not None:
+            self._tr_loss += stored["sum"]
+            self._total_loss_scalar -= stored["sum"]  # of steps that are not this run's
+            self._globalstep_last_logged = stored["since_step"]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and step_of(Path(checkpoint)) >= 0:
             load_training_state(Path(checkpoint), self.optimizer, self.lr_scheduler, self.accelerator.scaler)
+            if self.args.should_save:  # a kill between a checkpoint and its links
+                self._link(Path(checkpoint).parent)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         """Loaded with the optimizer."""

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field
 
+from myna.audio.augment.equalize import Equalize
 from myna.audio.augment.noise import Noise
 from myna.audio.augment.spec_augment import SpecAugment
 from myna.audio.augment.speed import Speed
 from myna.audio.augment.transform import AudioTransform, FeatureTransform, Parameters
 from myna.audio.augment.volume import Volume
+from myna.audio.augment.warp import Warp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from myna.samples import AudioClip
 
-AnyTransform = Annotated[Speed | Volume | Noise | SpecAugment, Field(discriminator="type")]
+AnyTransform = Annotated[Speed | Volume | Noise | Warp | Equalize | SpecAugment, Field(discriminator="type")]
 
 # One entry a transform, in the chain's order; None where it does not fire for this clip.
 Draws = tuple[Parameters | None, ...]
