@@ -7,12 +7,13 @@ Every mistake is reported at once, with the nearest key that exists. Training ke
 from __future__ import annotations
 
 import difflib
+import re
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from myna.audio.augment.chain import AnyTransform
 from myna.data.prepare import PrepareSettings
@@ -26,10 +27,22 @@ Family = Literal["conformer", "transformer", "whisper"]
 CTC_FAMILIES = ("conformer", "transformer")
 
 
+class _YamlLoader(yaml.SafeLoader):
+    """Only `true` and `false` are truth values, as in YAML 1.2: `no` is a word, and the code of Norwegian."""
+
+
+_BOOL = "tag:yaml.org,2002:bool"
+_YamlLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_YamlLoader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
 class Section(BaseModel):
     """Base of all sections: unknown keys are mistakes, values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ColumnNames(Section):
@@ -129,12 +142,6 @@ class TrainingConfig(Section):
     metric_for_best_model: Literal["wer", "cer", "loss"] = "wer"
     early_stopping_patience: int = Field(default=0, ge=0)  # evaluations without a gain; 0 never stops early
     report_to: list[Literal["tensorboard"]] = Field(default_factory=list)
-
-    @field_validator("eval_strategy", "save_strategy", mode="before")
-    @classmethod
-    def _no_is_a_word(cls, value: Any) -> Any:
-        """YAML 1.1 reads a bare `no` as false."""
-        return "no" if value is False else value
 
 
 class FeedConfig(Section):
@@ -236,6 +243,8 @@ def _conflicts(config: Config) -> list[str]:
         )
     if data.valid_ratio + data.test_ratio >= 1:
         found.append("data.valid_ratio + data.test_ratio: expected less than 1, or nothing is left to train on")
+    if training.eval_on_start and training.eval_strategy == "no":  # the start alone would be the best for ever
+        found.append("training.eval_on_start needs training.eval_strategy epoch or steps; received no")
     if training.early_stopping_patience and training.eval_strategy == "no":
         found.append("training.early_stopping_patience needs training.eval_strategy epoch or steps; received no")
     return found
@@ -251,7 +260,11 @@ def _read_layer(layer: str, mistakes: list[str]) -> dict[str, Any]:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             mistakes.append(f"--config {layer}: expected at most {MAX_CONFIG_BYTES:,} bytes of YAML")
             return {}
-        text = path.read_text(encoding="utf-8", errors="replace")
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            mistakes.append(f"--config {layer}: expected a file that may be read; received {error.strerror}")
+            return {}
     elif "/" not in layer and preset.is_file():
         text = preset.read_text(encoding="utf-8")
     else:
@@ -265,8 +278,8 @@ def _read_layer(layer: str, mistakes: list[str]) -> dict[str, Any]:
 
 def _parse_yaml(text: str, origin: str, mistakes: list[str]) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+        tree = _read_yaml(text) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-99-99
         mistakes.append(f"{origin}: expected YAML; received {' '.join(str(error).split())}")
         return {}
     if not isinstance(tree, dict):
@@ -280,13 +293,31 @@ def _parse_override(override: str, mistakes: list[str]) -> dict[str, Any]:
     if not equals:
         mistakes.append(f"{override}: expected section.key=value, such as training.num_train_epochs=5")
         return {}
+    parts = key.strip().split(".")
+    is_text = _field_type(parts) is str
     try:
-        value = yaml.safe_load(_as_yaml_number(text))
-    except yaml.YAMLError:
+        value = _read_yaml(text if is_text else _as_yaml_number(text))
+    except (yaml.YAMLError, ValueError, RecursionError):
         value = text
-    for part in reversed(key.strip().split(".")):
+    if is_text and not isinstance(value, str):
+        value = text  # a version of digits alone, a folder named by a year, nothing at all
+    for part in reversed(parts):
         value = {part: value}
     return value if isinstance(value, dict) else {}
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_YamlLoader)
+
+
+def _field_type(parts: Sequence[str]) -> Any:
+    """What the schema expects at a key; None when there is no such key."""
+    kind: Any = Config
+    for part in parts:
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)) or part not in kind.model_fields:
+            return None
+        kind = kind.model_fields[part].annotation
+    return kind
 
 
 def _as_yaml_number(text: str) -> str:

@@ -49,6 +49,12 @@ def test_a_mistake_is_a_line_and_status_2(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_resumed_run_takes_no_new_layers(tmp_path):
+    done = myna("train", "--resume", tmp_path, "--config", "weak")
+    assert done.returncode == 2
+    assert "--config" in done.stderr
+
+
 def test_a_fault_of_ours_is_status_1_and_asks_for_a_report():
     code = "import myna.cli as c; c.app = lambda: 1 / 0; c.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -68,3 +68,24 @@ def test_unknown_augmentation_and_its_parameters_are_mistakes():
 
 def test_a_bare_no_is_a_word():
     assert load_config([], ["training.eval_strategy=no"]).training.eval_strategy == "no"
+
+
+def test_text_stays_text(tmp_path):
+    overrides = ["data.version=012345", "data.language=no", "training.output_dir=2024-99-99", "model.pretrained="]
+    config = load_config([], [*overrides, "data.db='my file.db'", "model.freeze_encoder=no"])
+    assert (config.data.version, config.data.language, config.data.db) == ("012345", "no", "my file.db")
+    assert (config.training.output_dir, config.model.pretrained) == ("2024-99-99", "")
+    (tmp_path / "norwegian.yaml").write_text("data: {language: no}\nmodel: {freeze_encoder: false}\n")
+    assert load_config([str(tmp_path / "norwegian.yaml")]).data.language == "no"
+
+
+def test_values_that_yaml_itself_refuses_and_infinities_are_mistakes(tmp_path):
+    (tmp_path / "date.yaml").write_text("data: {version: 2024-99-99}\n")
+    assert "expected YAML" in mistakes(layers=[str(tmp_path / "date.yaml")])[0]
+    (found,) = mistakes(overrides=["training.num_train_epochs=.inf"])
+    assert "finite" in found
+
+
+def test_a_start_that_nothing_is_compared_with_is_a_conflict():
+    (found,) = mistakes(overrides=["training.eval_on_start=true", "training.eval_strategy=no"])
+    assert found.startswith("training.eval_on_start needs")

@@ -17,8 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from rich.console import Console
-from torch import distributed
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from myna.audio.augment.chain import Chain
@@ -274,6 +274,8 @@ def training_arguments(config: Config) -> TrainingArguments:
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
         optim="adamw_torch",
+        # Not told so, ranks without an accelerator would each train alone, unaware of one another.
+        use_cpu=not torch.accelerator.is_available(),
     )
 
 
@@ -302,7 +304,7 @@ def _broken(trainer: SpeechTrainer) -> list[Refusal]:
     if trainer.args.world_size == 1:
         return list(trainer.failures.values())
     parts: list[Any] = [None] * trainer.args.world_size
-    distributed.all_gather_object(parts, trainer.failures)
+    torch.distributed.all_gather_object(parts, trainer.failures)
     merged: dict[str, Refusal] = {}
     for part in parts:
         merged.update(part)

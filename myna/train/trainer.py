@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from functools import partial
 from pathlib import Path
@@ -199,9 +200,18 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         ]
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """A new best is always saved, whatever the saving rhythm."""
-        is_new_best: bool = super()._determine_best_metric(metrics=metrics, trial=trial)
+        """Lower is better; among equals, which small validation splits often give, the lower loss decides.
+
+        A new best is always saved, whatever the saving rhythm.
+        """
+        name = f"eval_{self.args.metric_for_best_model}"
+        best = (math.inf, math.inf)
+        for logged in self.state.log_history:
+            if logged["step"] == self.state.best_global_step and name in logged:
+                best = (logged[name], logged["eval_loss"])
+        is_new_best = (metrics[name], metrics["eval_loss"]) < best
         if is_new_best:
+            self.state.best_metric = metrics[name]
             self.state.best_global_step = self.state.global_step
             self.control.should_save = True
         return is_new_best
@@ -242,7 +252,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
             if isinstance(callback, ExportableState):
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
         self.state.stateful_callbacks[UNLOGGED_LOSS] = {
-            "sum": self.accelerator.reduce(self._tr_loss, reduction="mean").item(),
+            "sum": self.accelerator.reduce(self._tr_loss.clone(), reduction="mean").item(),
             "since_step": self._globalstep_last_logged,
         }
 

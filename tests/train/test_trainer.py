@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 SCRIPT = Path(__file__).with_name("gradient.py")
 PYTHON = [sys.executable, "-W", "ignore"]
-TORCHRUN = [*PYTHON, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+TORCHRUN = [*PYTHON, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
 
 
 def gradient(catalog: Path, folder: Path, per_device: int, accumulation: int, ranks: int = 1) -> dict:
