@@ -6,6 +6,7 @@ output carries exactly one JSON object. A MynaError becomes one line and exit st
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -69,9 +70,10 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """The whole pipeline on Vietnamese speech it synthesises itself, in a few minutes on two cores."""
-    from myna.demo.run import run_demo
+    with _own_output():
+        from myna.demo.run import run_demo
 
-    report = run_demo(folder, console=_console())
+        report = run_demo(folder, console=_console())
     _finish(as_json, report.as_dict(), report.as_text())
 
 
@@ -154,11 +156,11 @@ def train(
             "Override single keys by section.key=value.",
         )
     settings = None if resume else _load(config, changes)  # before torch: mistakes are told at once
-    from myna.train.run import is_first_rank, resumed_config
-    from myna.train.run import train as run_train
+    with _own_output():
+        from myna.train.run import is_first_rank, resumed_config
+        from myna.train.run import train as run_train
 
-    settings = settings or resumed_config(resume, changes)
-    result = run_train(settings, resume=resume, console=_console())
+        result = run_train(settings or resumed_config(resume, changes), resume=resume, console=_console())
     if is_first_rank():
         _finish(as_json, asdict(result), _train_summary(result))
 
@@ -175,19 +177,20 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model by free-running decoding: WER, CER, BLEU, chrF, RTF, slices and confusions."""
-    from myna.evaluate.run import evaluate as run_evaluate
-    from myna.evaluate.summary import render
-    from myna.models.recognizer import DecodeOptions
+    with _own_output():
+        from myna.evaluate.run import evaluate as run_evaluate
+        from myna.evaluate.summary import render
+        from myna.models.recognizer import DecodeOptions
 
-    report = run_evaluate(
-        model,
-        db,
-        version=version,
-        split=split,
-        options=DecodeOptions(language=language, beam_width=beam_width),
-        output=out or None,
-        progress=_progress("decoding"),
-    )
+        report = run_evaluate(
+            model,
+            db,
+            version=version,
+            split=split,
+            options=DecodeOptions(language=language, beam_width=beam_width),
+            output=out or None,
+            progress=_progress("decoding"),
+        )
     _finish(as_json, report.as_dict(), render(report))
 
 
@@ -202,18 +205,24 @@ def transcribe(
     as_json: AsJson = False,
 ) -> None:
     """Turn audio into text and subtitles."""
-    from myna.transcribe.run import transcribe_files
+    with _own_output():
+        from myna.transcribe.run import transcribe_files
 
-    outcome = transcribe_files(
-        model,
-        files,
-        language=language,
-        beam_width=beam_width,
-        formats=[name.strip() for name in formats.split(",")],
-        out=out or None,
-        progress=_progress("transcribing"),
-    )
+        outcome = transcribe_files(
+            model,
+            files,
+            language=language,
+            beam_width=beam_width,
+            formats=[name.strip() for name in formats.split(",")],
+            out=out or None,
+            progress=_progress("transcribing"),
+        )
     _finish(as_json, outcome.as_dict(), outcome.as_text())
+
+
+def _own_output() -> contextlib.redirect_stdout[Any]:
+    """Libraries and trackers print as they load and run; standard output is for the result."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def _load(layers: list[str] | None, overrides: list[str], db: str = "") -> Config:

@@ -82,6 +82,7 @@ class FeaturesConfig(Section):
     hop_length: int = Field(default=160, ge=16)  # samples: 10 ms at 16 kHz
     # "utterance" scales each mel bin over the clip; "level" the clip as a whole, for clips of a single word
     normalize: Literal["utterance", "level"] = "utterance"
+    dynamic_range_db: float = Field(default=80, ge=20, le=100)  # below a clip's loudest point is silence
 
 
 class TokenizerConfig(Section):
@@ -141,7 +142,7 @@ class TrainingConfig(Section):
     save_total_limit: int = Field(default=2, ge=1)  # the best checkpoint is kept besides
     metric_for_best_model: Literal["wer", "cer", "loss"] = "wer"
     early_stopping_patience: int = Field(default=0, ge=0)  # evaluations without a gain; 0 never stops early
-    report_to: list[Literal["tensorboard"]] = Field(default_factory=list)
+    report_to: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
 
 
 class FeedConfig(Section):

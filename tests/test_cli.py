@@ -94,11 +94,13 @@ def test_from_files_to_text(tone_corpus, tmp_path):
     assert myna("prepare", tone_corpus, "--db", db, *sizes).returncode == 0
     trained = myna(
         "train", "--json", *sizes, f"data.db={db}", f"training.output_dir={run}", "training.num_train_epochs=14",
-        "training.per_device_train_batch_size=4", "training.learning_rate=3e-3", "training.report_to=[tensorboard]",
+        "training.per_device_train_batch_size=4", "training.learning_rate=3e-3",
+        "training.report_to=[tensorboard,wandb]", WANDB_MODE="offline",
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     assert len(trained.stdout.splitlines()) == 1
     assert list((run / "tensorboard").glob("events.*"))
+    assert list((run / "wandb").glob("offline-run-*/*.wandb"))
     evaluated = json.loads(myna("evaluate", run, "--db", db, "--json").stdout)
     assert evaluated["scores"]["normalized"]["wer"] < 0.25
     assert evaluated["trained_on"] == evaluated["evaluated_on"] == json.loads(trained.stdout)["dataset_version"]

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from myna.samples import AudioClip
 
 POWER_FLOOR = 1e-10
-DYNAMIC_RANGE = 8.0  # in log10 units of power: 80 dB below the clip's loudest point counts as silence
 # Added to a bin's variance. Speech varies by 0.5 to 1.5 log10 units in a bin; a bin that varies by much less than
 # 0.1 holds no speech (such as 4-8 kHz of an 8 kHz recording) and must not be blown up to unit variance.
 VARIANCE_FLOOR = 0.01
@@ -30,6 +29,7 @@ class LogMel:
         n_fft: window of each frame, samples (periodic Hann).
         hop_length: from one frame to the next, samples.
         sample_rate_hz: of the clips.
+        dynamic_range_db: what is further below the clip's loudest point counts as silence; Whisper's is 80.
         normalize: "whisper" scales as Whisper expects (Radford et al. 2022: the top 80 dB, then (x + 4) / 4);
             "utterance" gives each bin zero mean and about unit variance over the clip, which takes the microphone away;
             "level" the clip as a whole, for clips so short that a bin's mean is the word itself.
@@ -40,6 +40,7 @@ class LogMel:
     hop_length: int = 160
     sample_rate_hz: int = 16_000
     normalize: Literal["utterance", "level", "whisper"] = "utterance"
+    dynamic_range_db: float = 80.0
 
     def num_frames(self, num_samples: int) -> int:
         """Frames of a clip: one for each whole hop, at least one."""
@@ -66,7 +67,7 @@ class LogMel:
         power = spectrum[:, : self.num_frames(len(clip.samples))].abs() ** 2  # (n_fft / 2 + 1, T)
         mel = _filterbank(self.n_mels, self.n_fft, self.sample_rate_hz) @ power  # (n_mels, T)
         log_mel = mel.clamp(min=POWER_FLOOR).log10()
-        log_mel = log_mel.maximum(log_mel.max() - DYNAMIC_RANGE)
+        log_mel = log_mel.maximum(log_mel.max() - self.dynamic_range_db / 10)
         return self._normalized(log_mel).T.contiguous()  # (T, n_mels)
 
     def _normalized(self, log_mel: torch.Tensor) -> torch.Tensor:

@@ -65,7 +65,14 @@ def build_processor(config: Config, train_texts: Sequence[str]) -> AnyProcessor:
             "Set it to a folder or a hub name, such as openai/whisper-tiny.",
         )
     features = config.features
-    log_mel = LogMel(features.n_mels, features.n_fft, features.hop_length, features.sample_rate, features.normalize)
+    log_mel = LogMel(
+        n_mels=features.n_mels,
+        n_fft=features.n_fft,
+        hop_length=features.hop_length,
+        sample_rate_hz=features.sample_rate,
+        normalize=features.normalize,
+        dynamic_range_db=features.dynamic_range_db,
+    )
     return CTCProcessor(_train_tokenizer(config, train_texts), log_mel)
 
 

@@ -258,10 +258,13 @@ def training_arguments(config: Config) -> TrainingArguments:
         MissingExtraError: a tracker is asked for that is not installed.
     """
     settings = config.training
-    if "tensorboard" in settings.report_to:
-        if find_spec("tensorboard") is None:
-            raise MissingExtraError("tensorboard", "track")
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(settings.output_dir) / "tensorboard")
+    for tracker in settings.report_to:
+        if find_spec(tracker) is None:
+            raise MissingExtraError(tracker, "track")
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(settings.output_dir) / "tensorboard")
+    os.environ.setdefault("WANDB_DIR", settings.output_dir)
+    os.environ.setdefault("WANDB_PROJECT", "myna")
+    os.environ.setdefault("WANDB_SILENT", "true")  # it would write on standard output at exit
     values = settings.model_dump(exclude=_OURS)
     if settings.save_strategy == "epoch":
         values["save_strategy"] = "no"  # EpochEnds does it, every N epochs

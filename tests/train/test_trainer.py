@@ -6,9 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
+from transformers import TrainerControl, TrainerState
+
+from myna.train.trainer import SpeechTrainer
 
 SCRIPT = Path(__file__).with_name("gradient.py")
 PYTHON = [sys.executable, "-W", "ignore"]
@@ -38,3 +42,22 @@ def test_gradient_does_not_depend_on_the_split(tone_catalog, tmp_path, whole_ste
     for name, value in whole_step.items():
         assert float(value.norm()) > 1e-2  # there is a gradient to compare
         assert float((split[name] - value).norm() / value.norm()) <= 1e-5, name
+
+
+def best_after(*rows: tuple[int, float, float]) -> int | None:
+    """The best step after evaluations (step, WER, loss), in the way the trainer logs and judges them."""
+    trainer = object.__new__(SpeechTrainer)
+    trainer.args = SimpleNamespace(metric_for_best_model="wer")
+    trainer.state, trainer.control = TrainerState(), TrainerControl()
+    for step, wer, loss in rows:
+        metrics = {"eval_wer": wer, "eval_loss": loss}
+        trainer.state.global_step = step
+        trainer.state.log_history.append({"step": step, **metrics})
+        trainer._determine_best_metric(metrics, None)
+    return trainer.state.best_global_step
+
+
+def test_the_lower_loss_decides_between_equal_scores():
+    assert best_after((0, 0.30, 0.90), (9, 0.35, 0.85), (18, 0.30, 0.86)) == 18
+    assert best_after((0, 0.30, 0.86), (9, 0.30, 0.90)) == 0
+    assert best_after((0, 0.30, 0.90), (9, 0.29, 0.95), (18, 0.30, 0.10)) == 9
