@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from audio.recordings import chirp, encoded
+from recordings import chirp, encoded
 
 from myna.data.catalog import Catalog
 from myna.samples import RefusalReason as Reason

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from audio.recordings import chirp, encoded
+from recordings import chirp, encoded
 
 from myna.data.catalog import Catalog
 from myna.data.prepare import PrepareSettings, prepare
