@@ -261,10 +261,11 @@ def training_arguments(config: Config) -> TrainingArguments:
     for tracker in settings.report_to:
         if find_spec(tracker) is None:
             raise MissingExtraError(tracker, "track")
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(settings.output_dir) / "tensorboard")
-    os.environ.setdefault("WANDB_DIR", settings.output_dir)
-    os.environ.setdefault("WANDB_PROJECT", "myna")
-    os.environ.setdefault("WANDB_SILENT", "true")  # it would write on standard output at exit
+    if settings.report_to:  # trackers take their places from the environment alone
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(settings.output_dir) / "tensorboard")
+        os.environ["WANDB_DIR"] = settings.output_dir
+        os.environ.setdefault("WANDB_PROJECT", "myna")
+        os.environ.setdefault("WANDB_SILENT", "true")  # it would write on standard output at exit
     values = settings.model_dump(exclude=_OURS)
     if settings.save_strategy == "epoch":
         values["save_strategy"] = "no"  # EpochEnds does it, every N epochs

@@ -172,7 +172,7 @@ def test_a_finished_run_takes_no_more_steps(tone_catalog, tmp_path):
 @pytest.mark.slow
 def test_a_run_always_ends_with_a_checkpoint_and_keeps_it_beside_the_best(tone_catalog, tmp_path):
     settings = ["training.max_steps=3", "training.save_every_epochs=5", "training.save_total_limit=1"]
-    settings += ["training.learning_rate=1e-9", "training.eval_on_start=true"]  # nothing is better than the start
+    settings += ["training.learning_rate=1e-30", "training.eval_on_start=true"]  # nothing is better than the start
     train(tiny(tone_catalog, tmp_path / "run", *settings), console=quiet())
     assert (tmp_path / "run" / "best").resolve().name == "checkpoint-0"
     assert (tmp_path / "run" / "last" / "model.safetensors").is_file()
@@ -183,7 +183,7 @@ def test_a_run_always_ends_with_a_checkpoint_and_keeps_it_beside_the_best(tone_c
 def test_patience_survives_a_resume_that_may_change_the_rhythm(tone_catalog, tmp_path):
     run = tmp_path / "run"
     settings = ["training.max_steps=4", "training.eval_strategy=steps", "training.eval_steps=1"]
-    settings += ["training.learning_rate=1e-9", "training.early_stopping_patience=3", "training.save_total_limit=9"]
+    settings += ["training.learning_rate=1e-30", "training.early_stopping_patience=3", "training.save_total_limit=9"]
     settings += ["training.save_strategy=steps", "training.save_steps=1"]
     whole = train(tiny(tone_catalog, run, *settings), console=quiet())
     assert whole.steps == 4  # the first validation is the best, three without a gain follow

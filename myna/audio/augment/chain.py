@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field
 
+from myna.audio.augment.edges import Edges
 from myna.audio.augment.equalize import Equalize
 from myna.audio.augment.noise import Noise
 from myna.audio.augment.spec_augment import SpecAugment
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from myna.samples import AudioClip
 
-AnyTransform = Annotated[Speed | Volume | Noise | Warp | Equalize | SpecAugment, Field(discriminator="type")]
+AnyTransform = Annotated[Edges | Speed | Volume | Noise | Warp | Equalize | SpecAugment, Field(discriminator="type")]
 
 # One entry a transform, in the chain's order; None where it does not fire for this clip.
 Draws = tuple[Parameters | None, ...]
