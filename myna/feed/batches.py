@@ -112,7 +112,9 @@ def _features(
     plain = processor.features(changed)
     features = augment.apply_features(plain, drawn)
     # A shortened clip may have too few frames for its labels: such a draw is passed over, not trained on.
-    seconds = changed.duration_seconds * len(features) / len(plain)
+    seconds = changed.duration_seconds
+    if len(features) != len(plain):  # a frame may stand for a little less than its share of the clip
+        seconds *= len(features) / (len(plain) + 1)
     if processor.refusal(replace(utterance, duration_seconds=seconds)) is not None:
         return processor.features(clip)
     return features

@@ -11,6 +11,7 @@ import torch
 from myna.audio.augment.chain import Chain
 from myna.audio.augment.noise import Noise
 from myna.audio.augment.speed import Speed
+from myna.audio.augment.warp import Warp
 from myna.audio.features import LogMel
 from myna.feed.batches import LABEL_PADDING, make_batch
 from myna.feed.epoch import BatchBudget
@@ -82,6 +83,20 @@ def test_a_draw_that_makes_a_clip_infeasible_is_passed_over(utterances):
     changed = make_batch(utterances[:1], SmallProcessor(), augment=faster)
     assert torch.equal(kept.features, plain.features)
     assert changed.features.shape[1] < plain.features.shape[1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_warped_clip_is_never_shorter_than_its_model_can_take(utterances, seed):
+    class Exact(SmallProcessor):
+        """Refuses clips of fewer than 45 frames, by the exact count that features will have."""
+
+        def refusal(self, utterance):
+            few = self.features.num_frames(round(utterance.duration_seconds * 16_000)) < 45
+            return (RefusalReason.CTC_INFEASIBLE, "") if few else None
+
+    shorter = Chain([Speed(), Warp(min_time_factor=0.7, max_time_factor=1.0)])
+    batch = make_batch(utterances, Exact(), augment=shorter, seed=seed)
+    assert int(batch.feature_lengths.min()) >= 45
 
 
 def test_a_file_that_broke_is_named_and_the_rest_is_used(utterances):

@@ -18,17 +18,19 @@ class Edges(AudioTransform):
     """Cuts some audio off either edge, then puts silence there, so that a model cannot count on how clips were cut.
 
     Cutting takes speech away: it suits clips of single words and commands, whose ends are lost in practice too. For
-    sentences leave `max_cut_share` at 0.
+    sentences leave the shares at 0.
     """
 
     type: Literal["edges"] = "edges"
-    max_cut_share: float = Field(default=0.0, ge=0, le=0.5)  # of the clip, from each edge
+    max_start_cut_share: float = Field(default=0.0, ge=0, le=0.5)  # of the clip
+    max_end_cut_share: float = Field(default=0.0, ge=0, le=0.5)
     cut_probability: float = Field(default=0.5, ge=0, le=1)  # of each edge on its own
     max_silence_seconds: float = Field(default=0.2, ge=0, le=10)  # at each edge
     silence_probability: float = Field(default=0.5, ge=0, le=1)  # of both edges together
 
     def draw(self, rng: Generator) -> Parameters:
-        start_cut, end_cut = rng.uniform(0, self.max_cut_share, 2) * (rng.random(2) < self.cut_probability)
+        shares = (self.max_start_cut_share, self.max_end_cut_share)
+        start_cut, end_cut = rng.uniform(0, shares) * (rng.random(2) < self.cut_probability)
         silence = rng.uniform(0, self.max_silence_seconds, 2) * (rng.random() < self.silence_probability)
         return {
             "start_cut_share": float(start_cut),

@@ -34,12 +34,13 @@ def test_something_is_always_left():
 
 
 def test_draws_keep_to_the_settings():
-    edges = Edges(max_cut_share=0.3, cut_probability=0.5, max_silence_seconds=0.2, silence_probability=0.5)
+    edges = Edges(max_start_cut_share=0.1, max_end_cut_share=0.3, cut_probability=0.5, max_silence_seconds=0.2)
     rng = np.random.default_rng(0)
     drawn = [edges.draw(rng) for _ in range(2_000)]
     cuts = np.array([[row["start_cut_share"], row["end_cut_share"]] for row in drawn])
     silences = np.array([[row["start_silence_seconds"], row["end_silence_seconds"]] for row in drawn])
-    assert 0.28 < cuts.max() <= 0.3
+    assert 0.09 < cuts[:, 0].max() <= 0.1
+    assert 0.28 < cuts[:, 1].max() <= 0.3
     assert 0.19 < silences.max() <= 0.2
     assert abs((cuts > 0).mean() - 0.5) < 0.03
     assert abs((silences > 0).all(axis=1).mean() - 0.5) < 0.03
