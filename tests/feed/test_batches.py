@@ -85,8 +85,7 @@ def test_a_draw_that_makes_a_clip_infeasible_is_passed_over(utterances):
     assert changed.features.shape[1] < plain.features.shape[1]
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_warped_clip_is_never_shorter_than_its_model_can_take(utterances, seed):
+def test_a_warped_clip_is_never_shorter_than_its_model_can_take(utterances):
     class Exact(SmallProcessor):
         """Refuses clips of fewer than 45 frames, by the exact count that features will have."""
 
@@ -94,9 +93,11 @@ def test_a_warped_clip_is_never_shorter_than_its_model_can_take(utterances, seed
             few = self.features.num_frames(round(utterance.duration_seconds * 16_000)) < 45
             return (RefusalReason.CTC_INFEASIBLE, "") if few else None
 
-    shorter = Chain([Speed(), Warp(min_time_factor=0.7, max_time_factor=1.0)])
-    batch = make_batch(utterances, Exact(), augment=shorter, seed=seed)
-    assert int(batch.feature_lengths.min()) >= 45
+    shorter = Chain([Speed(min_factor=0.99, max_factor=1.01), Warp(min_time_factor=0.8, max_time_factor=1.0)])
+    frames = [
+        make_batch(utterances[:1], Exact(), augment=shorter, epoch=epoch).feature_lengths[0] for epoch in range(400)
+    ]
+    assert min(frames) == 45
 
 
 def test_a_file_that_broke_is_named_and_the_rest_is_used(utterances):
