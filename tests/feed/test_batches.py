@@ -93,11 +93,12 @@ def test_a_warped_clip_is_never_shorter_than_its_model_can_take(utterances):
             few = self.features.num_frames(round(utterance.duration_seconds * 16_000)) < 45
             return (RefusalReason.CTC_INFEASIBLE, "") if few else None
 
-    shorter = Chain([Speed(min_factor=0.99, max_factor=1.01), Warp(min_time_factor=0.8, max_time_factor=1.0)])
+    faster_then_stretched = Chain([Speed(min_factor=1.2, max_factor=1.5), Warp(min_time_factor=1, max_time_factor=2)])
     frames = [
-        make_batch(utterances[:1], Exact(), augment=shorter, epoch=epoch).feature_lengths[0] for epoch in range(400)
+        make_batch(utterances[:1], Exact(), augment=faster_then_stretched, epoch=epoch).feature_lengths[0]
+        for epoch in range(400)
     ]
-    assert min(frames) == 45
+    assert min(frames) >= 45
 
 
 def test_a_file_that_broke_is_named_and_the_rest_is_used(utterances):
