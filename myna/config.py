@@ -10,7 +10,7 @@ import difflib
 import re
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MAX_CONFIG_BYTES = 1_000_000
 Family = Literal["conformer", "transformer", "whisper"]
-CTC_FAMILIES = ("conformer", "transformer")
 
 
 class _YamlLoader(yaml.SafeLoader):
@@ -374,6 +373,3 @@ def _describe(detail: Any) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"{key}: expected {expected}; received {detail['input']!r}"
-
-
-FAMILIES: tuple[str, ...] = get_args(Family)

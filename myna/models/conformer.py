@@ -86,11 +86,8 @@ class ConformerForCTC(CTCModel):
     """Conformer encoder with a CTC head."""
 
     config_class = ConformerConfig
+    layer_class = ConformerLayer
     _no_split_modules = ["ConformerLayer"]  # noqa: RUF012
-
-    def make_layer(self, config: Any) -> nn.Module:
-        """One layer of the stack."""
-        return ConformerLayer(config)
 
 
 AutoConfig.register(ConformerConfig.model_type, ConformerConfig)

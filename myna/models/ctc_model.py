@@ -68,7 +68,7 @@ class CTCOutput(ModelOutput):  # type: ignore[misc]
 
 
 class CTCModel(PreTrainedModel):  # type: ignore[misc]
-    """An encoder with a CTC head. Subclasses name their configuration and make their layers.
+    """An encoder with a CTC head. Subclasses name their configuration and their layer.
 
     A layer is called as `layer(x, mask, rotary, real)`: (B, T', d_model), `attention_mask`, `rotary_table`, and
     (B, T', 1) True at real frames.
@@ -89,14 +89,10 @@ class CTCModel(PreTrainedModel):  # type: ignore[misc]
             )
         self.subsampling = ConvSubsampling(config.n_mels, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(self.make_layer(config) for _ in range(config.num_encoder_layers))
+        self.layers = nn.ModuleList(self.layer_class(config) for _ in range(config.num_encoder_layers))
         self.norm = nn.LayerNorm(config.d_model)
         self.head = nn.Linear(config.d_model, config.vocab_size)
         self.post_init()
-
-    def make_layer(self, config: Any) -> nn.Module:
-        """One layer of the stack."""
-        raise NotImplementedError
 
     def set_vocab_size(self, vocab_size: int) -> None:
         """Replace the head by a fresh one of so many tokens."""

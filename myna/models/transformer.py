@@ -44,11 +44,8 @@ class TransformerForCTC(CTCModel):
     """Transformer encoder with a CTC head."""
 
     config_class = TransformerConfig
+    layer_class = TransformerLayer
     _no_split_modules = ["TransformerLayer"]  # noqa: RUF012
-
-    def make_layer(self, config: Any) -> nn.Module:
-        """One layer of the stack."""
-        return TransformerLayer(config)
 
 
 AutoConfig.register(TransformerConfig.model_type, TransformerConfig)

@@ -245,7 +245,7 @@ def _trainer(
         train_batches,
         valid_batches,
         args=args,
-        decode_options=DecodeOptions(language=config.model.language, max_new_tokens=config.decode.max_new_tokens),
+        decode_options=DecodeOptions(language=config.model.language, **config.decode.model_dump()),
         one_cycle_schedule=settings.lr_scheduler_type == "one_cycle",
         callbacks=callbacks,
     )
