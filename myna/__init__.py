@@ -18,16 +18,41 @@ if TYPE_CHECKING:
     from myna.data.catalog import Catalog
     from myna.data.prepare import prepare
     from myna.evaluate.run import evaluate
+    from myna.plan.manager import ASRConfigManager, create_optimal_config
+    from myna.plan.optimal_config import OptimalConfig
+    from myna.plan.profiles.dataset import DatasetProfile
+    from myna.plan.profiles.hardware import HardwareProfile
+    from myna.plan.profiles.model import ModelProfile
     from myna.train.run import train
     from myna.transcribe.transcriber import Transcriber
 
 __version__ = "0.1.0"
-__all__ = ["Catalog", "Config", "Transcriber", "evaluate", "load_config", "prepare", "train"]
+__all__ = [
+    "ASRConfigManager",
+    "Catalog",
+    "Config",
+    "DatasetProfile",
+    "HardwareProfile",
+    "ModelProfile",
+    "OptimalConfig",
+    "Transcriber",
+    "create_optimal_config",
+    "evaluate",
+    "load_config",
+    "prepare",
+    "train",
+]
 
 _HOMES = {
+    "ASRConfigManager": "myna.plan.manager",
     "Catalog": "myna.data.catalog",
     "Config": "myna.config",
+    "DatasetProfile": "myna.plan.profiles.dataset",
+    "HardwareProfile": "myna.plan.profiles.hardware",
+    "ModelProfile": "myna.plan.profiles.model",
+    "OptimalConfig": "myna.plan.optimal_config",
     "Transcriber": "myna.transcribe.transcriber",
+    "create_optimal_config": "myna.plan.manager",
     "evaluate": "myna.evaluate.run",
     "load_config": "myna.config",
     "prepare": "myna.data.prepare",

@@ -133,6 +133,41 @@ def stats(
     _finish(as_json, asdict(described), render_version(described))
 
 
+@app.command(
+    epilog="Example: myna plan --config conformer --gpu T4.  Without recordings: "
+    "myna plan --model wav2vec2-xls-r-1b --gpu L4 --hours 60 --mean-seconds 8 --longest-seconds 30"
+)
+def plan(
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", help="section.key=value")] = None,
+    config: Layers = None,
+    db: Annotated[str, typer.Option("--db", help="Catalog; overrides data.db.")] = "",
+    gpu: Annotated[
+        str, typer.Option("--gpu", help="Card to plan for, such as T4; cpu for none; else this machine.")
+    ] = "",
+    memory_gb: Annotated[float, typer.Option("--memory-gb", help="Memory of the device, in 10^9 bytes.")] = 0,
+    model: Annotated[str, typer.Option("--model", help="Known size, model folder or hub name.")] = "",
+    hours: Annotated[float, typer.Option("--hours", help="Of speech, instead of a catalog.")] = 0,
+    mean_seconds: Annotated[float, typer.Option("--mean-seconds", help="Of a clip, with --hours.")] = 8,
+    longest_seconds: Annotated[float, typer.Option("--longest-seconds", help="Of a clip, with --hours.")] = 30,
+    check: Annotated[str, typer.Option("--check", metavar="NxM", help="Do N clips, M micro-batches fit?")] = "",
+    advise: Annotated[
+        bool, typer.Option("--advise", help="Which family of models suits --hours and the card?")
+    ] = False,
+    latency: Annotated[str, typer.Option("--latency", help="With --advise: offline or streaming.")] = "offline",
+    language: Annotated[str, typer.Option("--language-resources", help="With --advise: rich or poor.")] = "poor",
+    as_json: AsJson = False,
+) -> None:
+    """Predict a run's memory and choose its values, each with its reason, before it starts."""
+    with _own_output():
+        from myna.plan.ask import Question, answer
+
+        question = Question(
+            gpu, memory_gb, model, hours, mean_seconds, longest_seconds, check, advise, latency, language
+        )
+        found = answer(_load(config, overrides or [], db), question)
+    _finish(as_json, found.to_json(), str(found))
+
+
 @app.command(epilog="Example: myna train --config conformer --config weak training.num_train_epochs=30")
 def train(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", help="section.key=value")] = None,

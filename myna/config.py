@@ -10,20 +10,23 @@ import difflib
 import re
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from myna.audio.augment.chain import AnyTransform
+from myna.conflicts import conflicts
 from myna.data.prepare import PrepareSettings
 from myna.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 MAX_CONFIG_BYTES = 1_000_000
-Family = Literal["conformer", "transformer", "whisper"]
+Auto = Literal["auto"]  # the planner's choice
+Count = Annotated[int, Field(ge=1)]
+Family = Literal["conformer", "transformer", "whisper", "wav2vec2"]
 
 
 class _YamlLoader(yaml.SafeLoader):
@@ -106,6 +109,9 @@ class ModelConfig(Section):
     left_chunks: int = Field(default=-1, ge=-1)  # earlier chunks it may look back on; -1 is all
     freeze_encoder: bool = False  # whisper
     freeze_layers: int = Field(default=0, ge=0)  # whisper: lowest encoder layers kept as they are
+    freeze_front_end: bool = True  # wav2vec2: its convolutions
+    front_end_by_clip: bool | Auto = "auto"  # wav2vec2: run them one clip at a time, which takes far less memory
+    mask_time_prob: float = Field(default=0.05, ge=0, lt=1)  # wav2vec2: share of encoder frames masked in training
     language: str = ""  # whisper: language of prompts and decoding; "" takes each utterance's own
 
 
@@ -115,9 +121,10 @@ class TrainingConfig(Section):
     output_dir: str = "runs/run"
     num_train_epochs: float = Field(default=20, gt=0)
     max_steps: int = -1
-    per_device_train_batch_size: int = Field(default=8, ge=1)  # clips of the longest bucket; shorter hold more
-    per_device_eval_batch_size: int = Field(default=8, ge=1)  # likewise
-    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    effective_batch_size: Count = 32  # ours: clips an optimizer step holds on average; `auto` splits it as memory wants
+    per_device_train_batch_size: Count | Auto = "auto"  # clips of the longest bucket; shorter hold more
+    per_device_eval_batch_size: Count | Auto = "auto"  # likewise
+    gradient_accumulation_steps: Count | Auto = "auto"
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -125,15 +132,16 @@ class TrainingConfig(Section):
     max_grad_norm: float = Field(default=1.0, ge=0)
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "one_cycle"] = "cosine"
     warmup_steps: float = Field(default=0.1, ge=0)  # below 1 a share of all steps, else a count
-    bf16: bool = False
-    fp16: bool = False
-    gradient_checkpointing: bool = False
+    bf16: bool | Auto = "auto"
+    fp16: bool | Auto = "auto"
+    gradient_checkpointing: bool | Auto = "auto"
     torch_compile: bool = False
     seed: int = Field(default=0, ge=0)
-    dataloader_num_workers: int = Field(default=1, ge=0)
+    dataloader_num_workers: Annotated[int, Field(ge=0)] | Auto = "auto"
     logging_steps: int = Field(default=10, ge=1)
     eval_strategy: Literal["epoch", "steps", "no"] = "epoch"
     eval_steps: int = Field(default=500, ge=1)
+    include_validation: bool = False  # ours: the last fit, on the training and the validation split together
     eval_on_start: bool = False  # the untouched start takes part in the choice of the best checkpoint
     save_strategy: Literal["epoch", "steps", "no"] = "epoch"
     save_steps: int = Field(default=500, ge=1)
@@ -141,6 +149,7 @@ class TrainingConfig(Section):
     save_total_limit: int = Field(default=2, ge=1)  # the best checkpoint is kept besides
     metric_for_best_model: Literal["wer", "cer", "loss"] = "wer"
     early_stopping_patience: int = Field(default=0, ge=0)  # evaluations without a gain; 0 never stops early
+    safety_margin: float = Field(default=0.85, gt=0, le=1)  # ours: share of the memory that may be planned with
     report_to: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
 
 
@@ -148,6 +157,8 @@ class FeedConfig(Section):
     """How batches are cut from an epoch."""
 
     num_buckets: int = Field(default=30, ge=1, le=1000)  # lengths that batches are grouped by
+    # Padded audio of an optimizer step, all devices together; `auto` takes it from the batch sizes
+    step_seconds: Annotated[float, Field(gt=0)] | Auto = "auto"
 
 
 class DecodeConfig(Section):
@@ -201,9 +212,9 @@ def load_config(layers: Sequence[str] = (), overrides: Sequence[str] = ()) -> Co
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        mistakes += [_describe(detail) for detail in error.errors() if detail["type"] != "extra_forbidden"]
+        mistakes += _describe(detail for detail in error.errors() if detail["type"] != "extra_forbidden")
     if config is not None:
-        mistakes += _conflicts(config)
+        mistakes += conflicts(config)
     if config is None or mistakes:
         raise ConfigError(mistakes)
     return config
@@ -213,41 +224,6 @@ def preset_names() -> list[str]:
     """Names of the recipes that ship with Myna."""
     folder = resources.files("myna") / "presets"
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-def _conflicts(config: Config) -> list[str]:
-    """Values that are fine alone and wrong together."""
-    model, training, data = config.model, config.training, config.data
-    found = []
-    if model.d_model % (2 * model.num_heads):  # rotary positions turn pairs of channels in each head
-        found.append(
-            f"model.d_model: expected a multiple of 2 * model.num_heads={2 * model.num_heads}; received {model.d_model}"
-        )
-    if model.conv_kernel_size % 2 == 0:
-        found.append(f"model.conv_kernel_size: expected an odd number; received {model.conv_kernel_size}")
-    if model.family == "whisper" and not model.pretrained:
-        found.append("model.pretrained: expected a folder or hub name, such as openai/whisper-tiny; received nothing")
-    if model.family != "whisper" and (model.freeze_encoder or model.freeze_layers):
-        found.append(f"model.freeze_encoder and model.freeze_layers work with whisper; received family {model.family}")
-    shaping = [transform.type for transform in config.augment if transform.type in ("warp", "equalize")]
-    if model.family == "whisper" and shaping:
-        found.append(f"augment: {', '.join(shaping)} work with the CTC families' features; received family whisper")
-    if config.features.hop_length > config.features.n_fft:
-        found.append("features.hop_length: expected at most features.n_fft, or audio is skipped between frames")
-    if training.bf16 and training.fp16:
-        found.append("training.bf16, training.fp16: expected at most one of them; received both")
-    if data.min_duration_seconds >= data.max_duration_seconds:
-        found.append(
-            f"data.min_duration_seconds: expected less than data.max_duration_seconds={data.max_duration_seconds}; "
-            f"received {data.min_duration_seconds}"
-        )
-    if data.valid_ratio + data.test_ratio >= 1:
-        found.append("data.valid_ratio + data.test_ratio: expected less than 1, or nothing is left to train on")
-    if training.eval_on_start and training.eval_strategy == "no":  # the start alone would be the best for ever
-        found.append("training.eval_on_start needs training.eval_strategy epoch or steps; received no")
-    if training.early_stopping_patience and training.eval_strategy == "no":
-        found.append("training.early_stopping_patience needs training.eval_strategy epoch or steps; received no")
-    return found
 
 
 def _read_layer(layer: str, mistakes: list[str]) -> dict[str, Any]:
@@ -368,8 +344,19 @@ def _did_you_mean(word: str, choices: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _describe(detail: Any) -> str:
-    """One pydantic error as `key: expected ...; received ...`."""
-    key = ".".join(str(part) for part in detail["loc"])
-    expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{key}: expected {expected}; received {detail['input']!r}"
+def _describe(details: Iterable[Any]) -> list[str]:
+    """pydantic's errors as `key: expected ...; received ...`, one for a key that may be of several kinds."""
+    expected: dict[str, list[str]] = {}
+    received = {}
+    for detail in details:
+        parts = [str(part) for part in detail["loc"]]
+        if _field_type(parts) is None and _field_type(parts[:-1]) is not None:
+            parts.pop()  # which of the kinds it was held against
+        key = ".".join(parts)
+        expected.setdefault(key, []).append(_expectation(detail["msg"]))
+        received[key] = detail["input"]
+    return [f"{key}: expected {' or '.join(wanted)}; received {received[key]!r}" for key, wanted in expected.items()]
+
+
+def _expectation(message: str) -> str:
+    return message.removeprefix("Input should be ").removeprefix("Value error, ")

@@ -7,7 +7,9 @@ MynaError                 a user's mistake or broken input; the CLI prints one l
 │   ├── AudioError        one recording that cannot be used; carries a refusal reason
 │   └── VersionError      a dataset version that is missing or does not match
 ├── ModelError            a model folder that cannot be loaded or does not fit the request
+├── PlanError             a plan whose values cannot hold together, or for which the memory is too small
 ├── TrainingError         a run that cannot start, resume or go on
+├── PlanningUnavailableError  this torch cannot trace a step without its device; a closed formula can still estimate it
 └── MissingExtraError     an optional dependency that is not installed
 
 Anything else that escapes is a fault of ours: the CLI asks for a report and exits with 1.
@@ -80,8 +82,21 @@ class ModelError(MynaError):
     """A model folder that cannot be loaded, or a model that cannot do what was asked."""
 
 
+class PlanError(MynaError):
+    """Values that cannot hold together, or do not fit into memory, collected so that one call shows them all."""
+
+    def __init__(self, conflicts: Sequence[str], remedy: str = "") -> None:
+        self.conflicts = tuple(conflicts)
+        count = f"{len(conflicts)} conflict{'s' if len(conflicts) != 1 else ''} in the plan"
+        super().__init__(count + "".join(f"\n  - {conflict}" for conflict in conflicts), remedy)
+
+
 class TrainingError(MynaError):
     """A training run that cannot start, resume or go on."""
+
+
+class PlanningUnavailableError(MynaError):
+    """A step cannot be traced on fake tensors here."""
 
 
 class MissingExtraError(MynaError):

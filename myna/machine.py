@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
 import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
+_M_MMAP_THRESHOLD = -3  # of malloc.h
+_LARGE_BLOCK_BYTES = 8 << 20
 _UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes "no limit" as a huge number
 
 
@@ -31,6 +34,21 @@ def usable_memory() -> tuple[int, int]:
         total = int(limit)
         available = max(0, min(available, total - int(used or 0)))
     return total, available
+
+
+def return_freed_memory() -> bool:
+    """Have the C library hand large blocks back to the system as soon as they are freed, where it is glibc.
+
+    Its own threshold grows with every large block that is freed, up to 32 MiB, and smaller ones stay in a heap that
+    falls to pieces: a Whisper step on a processor then took 1,050 MB for tensors of 505 MB. At 8 MiB no time is lost.
+
+    Returns:
+        Whether it could be done.
+    """
+    try:
+        return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES))
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
 
 
 def _cgroup_text(controller: str, name_v1: str, name_v2: str) -> str:

@@ -80,7 +80,7 @@ def test_prepare_names_what_it_sets_aside_and_still_succeeds(tone_corpus, tmp_pa
     (tmp_path / "a.wav").write_bytes(next(tone_corpus.glob("clips/ann_0.wav")).read_bytes())
     (tmp_path / "b.txt").write_text("abc")
     (tmp_path / "b.wav").write_text("not audio")
-    done = myna("prepare", tmp_path, "--db", tmp_path / "catalog.db")
+    done = myna("prepare", tmp_path, "--db", tmp_path / "catalog.db", COLUMNS="300")  # long paths are folded
     assert done.returncode == 0, done.stderr
     assert "unreadable" in done.stdout
     assert "b.wav" in done.stdout

@@ -22,7 +22,7 @@ def test_every_preset_loads_alone_and_comes_back_equal(name, tmp_path):
 
 def test_layers_merge_left_to_right_and_overrides_win():
     config = load_config(["conformer", "weak"], ["training.learning_rate=3e-4", "model.d_model=512"])
-    assert config.training.gradient_accumulation_steps == 4
+    assert config.training.effective_batch_size == 16
     assert config.training.learning_rate == 3e-4
     assert config.model.d_model == 512
     assert config.model.num_encoder_layers == 12
@@ -89,3 +89,8 @@ def test_values_that_yaml_itself_refuses_and_infinities_are_mistakes(tmp_path):
 def test_a_start_that_nothing_is_compared_with_is_a_conflict():
     (found,) = mistakes(overrides=["training.eval_on_start=true", "training.eval_strategy=no"])
     assert found.startswith("training.eval_on_start needs")
+
+
+def test_the_last_fit_is_not_scored_on_what_it_learned():
+    (found,) = mistakes(overrides=["training.include_validation=true"])
+    assert found.startswith("training.include_validation needs training.eval_strategy=no")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,19 @@ def cgroup(folder: Path, files: dict[str, str], monkeypatch: pytest.MonkeyPatch)
     for name, text in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text + "\n")
+
+
+def test_freed_blocks_go_back_to_the_system_though_small_ones_lie_between_them():
+    code = (
+        "import numpy as np, psutil\n"
+        "from myna.machine import return_freed_memory\n"
+        "assert return_freed_memory()\n"
+        "np.ones(3 << 20)\n"  # freed: the C library would now keep blocks of up to this size
+        "blocks = [(np.ones(2 << 20), bytearray(100_000)) for _ in range(10)]\n"
+        "small = [block[1] for block in blocks]\n"
+        "held = psutil.Process().memory_info().rss\n"
+        "del blocks\n"
+        "print(held - psutil.Process().memory_info().rss)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) >= 150e6  # of 168 MB

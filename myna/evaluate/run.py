@@ -43,7 +43,7 @@ class EvaluationReport:
     audio_seconds: float
     decoding_seconds: float  # of the model and the search alone
     total_seconds: float  # with reading audio and scoring, without loading the model
-    seen_in_training: int  # utterances that are in the train split of `trained_on` too
+    seen_in_training: int  # utterances that the model was trained on too
     refused: tuple[Refusal, ...]  # files that broke since preparation, clips beyond the model's limit
     scores_path: str = ""  # "" when nothing was written
 
@@ -111,7 +111,8 @@ def evaluate(
     with Catalog(db) as catalog:
         version_id = _bound_version(catalog, version, trained_on)
         utterances = list(catalog.utterances(version_id, split))
-        seen = _seen_in_training(catalog, utterances, trained_on)
+        splits = recognizer.metadata.get("training_splits", "train").split()
+        seen = _seen_in_training(catalog, utterances, trained_on, splits)
     options = options or DecodeOptions()
     utterances, refused = _within_limits(utterances, recognizer, options.language)
     if not utterances:
@@ -205,10 +206,10 @@ def _bound_version(catalog: Catalog, asked: str, trained_on: str) -> str:
     return version_id
 
 
-def _seen_in_training(catalog: Catalog, utterances: Sequence[Utterance], trained_on: str) -> int:
+def _seen_in_training(catalog: Catalog, utterances: Sequence[Utterance], trained_on: str, splits: Sequence[str]) -> int:
     if trained_on not in {version.version_id for version in catalog.versions()}:
         return 0
-    trained = {utterance.utterance_id for utterance in catalog.utterances(trained_on, "train")}
+    trained = {utterance.utterance_id for split in splits for utterance in catalog.utterances(trained_on, split)}
     return sum(utterance.utterance_id in trained for utterance in utterances)
 
 

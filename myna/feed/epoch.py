@@ -71,7 +71,8 @@ def plan_epoch(durations_seconds: NDArray[np.float64], budget: BatchBudget, *, s
     """Shuffle the utterances, group them by length and cut each group into steps; then shuffle the steps.
 
     What does not fill a step of its bucket moves up to the next longer one; the longest bucket's rest is a
-    smaller step. The number of steps is the same in every epoch.
+    smaller step. The number of steps is the same in every epoch. The first epoch begins with its costliest step, so
+    that a run which does not fit into memory fails at once and not after hours.
 
     Args:
         durations_seconds: (num_utterances,) what each utterance costs once padded by its model's front end.
@@ -98,7 +99,10 @@ def plan_epoch(durations_seconds: NDArray[np.float64], budget: BatchBudget, *, s
         rest = waiting[whole:]
     if len(rest):
         steps.append(rest)
-    return EpochPlan(tuple(_longest_first(steps[k], durations_seconds) for k in rng.permutation(len(steps))))
+    order = rng.permutation(len(steps))
+    if epoch == 0:
+        order = _costliest_first(order, steps, durations_seconds)
+    return EpochPlan(tuple(_longest_first(steps[k], durations_seconds) for k in order))
 
 
 def plan_evaluation(durations_seconds: NDArray[np.float64], batch_seconds: float) -> Iterator[NDArray[np.int64]]:
@@ -109,6 +113,20 @@ def plan_evaluation(durations_seconds: NDArray[np.float64], batch_seconds: float
         capacity = max(1, int(batch_seconds / durations_seconds[order[start]] + 1e-9))
         yield order[start : start + capacity]
         start += capacity
+
+
+def _costliest_first(
+    order: NDArray[np.int64], steps: list[NDArray[np.int64]], durations_seconds: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Put the step of the most padded seconds first; at equal seconds the one of the longest clips."""
+
+    def cost(position: int) -> tuple[float, float]:
+        longest = float(durations_seconds[steps[order[position]]].max())
+        return len(steps[order[position]]) * longest, longest
+
+    costliest = max(range(len(order)), key=cost)
+    order[[0, costliest]] = order[[costliest, 0]]
+    return order
 
 
 def _longest_first(step: NDArray[np.int64], durations_seconds: NDArray[np.float64]) -> NDArray[np.int64]:

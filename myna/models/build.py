@@ -12,9 +12,12 @@ from myna.audio.features import LogMel
 from myna.errors import ModelError
 from myna.models.conformer import ConformerConfig, ConformerForCTC
 from myna.models.ctc import CTCProcessor, CTCRecognizer
+from myna.models.ctc_decode import WORD_BOUNDARY
 from myna.models.recognizer import read_metadata
 from myna.models.tokenizer import TextTokenizer
 from myna.models.transformer import TransformerConfig, TransformerForCTC
+from myna.models.wav2vec2 import MODEL_TYPES, Wav2Vec2Recognizer
+from myna.models.wav2vec2_processor import Wav2Vec2Processor, read_vocabulary, vocabulary_tokenizer
 from myna.models.weights import load_weights
 from myna.models.whisper import WhisperRecognizer
 from myna.models.whisper_processor import WhisperProcessor
@@ -26,8 +29,8 @@ if TYPE_CHECKING:
     from myna.models.ctc_model import CTCConfig, CTCModel
     from myna.samples import RefusalReason, Utterance
 
-    AnyProcessor = CTCProcessor | WhisperProcessor
-    AnyRecognizer = CTCRecognizer | WhisperRecognizer
+    AnyProcessor = CTCProcessor | WhisperProcessor | Wav2Vec2Processor
+    AnyRecognizer = CTCRecognizer | WhisperRecognizer | Wav2Vec2Recognizer
     Refuse = Callable[[Utterance], tuple[RefusalReason, str] | None]
 
 TEXT_RULES = "1"  # of myna.text.normalize; changes when its results do
@@ -38,9 +41,8 @@ CTC_MODELS: dict[str, tuple[type[CTCConfig], type[CTCModel]]] = {
     "conformer": (ConformerConfig, ConformerForCTC),
     "transformer": (TransformerConfig, TransformerForCTC),
 }
-FAMILY_OF_MODEL_TYPE = {config.model_type: family for family, (config, _) in CTC_MODELS.items()} | {
-    "whisper": "whisper"
-}
+FAMILY_OF_MODEL_TYPE = {config.model_type: family for family, (config, _) in CTC_MODELS.items()}
+FAMILY_OF_MODEL_TYPE |= {"whisper": "whisper", **dict.fromkeys(MODEL_TYPES, "wav2vec2")}
 SIZES = ("d_model", "num_encoder_layers", "num_heads", "d_ff", "dropout", "chunk_frames", "left_chunks")
 
 logger = logging.getLogger(__name__)
@@ -59,9 +61,9 @@ def build_processor(config: Config, train_texts: Sequence[str]) -> AnyProcessor:
     """
     if config.model.pretrained:
         return _pretrained_processor(config, find_model(config.model.pretrained), train_texts)
-    if config.model.family == "whisper":
+    if config.model.family not in CTC_MODELS:
         raise ModelError(
-            "expected model.pretrained for whisper; received nothing",
+            f"expected model.pretrained for {config.model.family}; received nothing",
             "Set it to a folder or a hub name, such as openai/whisper-tiny.",
         )
     features = config.features
@@ -97,6 +99,15 @@ def build_recognizer(config: Config, train_texts: Sequence[str]) -> AnyRecognize
             freeze_encoder=settings.freeze_encoder,
             freeze_layers=settings.freeze_layers,
         )
+    if isinstance(processor, Wav2Vec2Processor):
+        return Wav2Vec2Recognizer.to_train(
+            find_model(settings.pretrained),
+            processor,
+            metadata,
+            freeze_front_end=settings.freeze_front_end,
+            front_end_by_clip=settings.front_end_by_clip is True,  # `auto`: the planner may turn it on
+            mask_time_prob=settings.mask_time_prob,
+        )
     if settings.pretrained:
         return CTCRecognizer(processor, _pretrained_ctc_model(config, processor), metadata)
     config_class, model_class = CTC_MODELS[settings.family]
@@ -124,6 +135,8 @@ def load_recognizer(model: str | Path) -> AnyRecognizer:
         recognizer = WhisperRecognizer.from_pretrained(folder, metadata.get("language", ""))
         recognizer.metadata = {"family": family, **metadata}
         return recognizer
+    if family == "wav2vec2":
+        return Wav2Vec2Recognizer.from_pretrained(folder, {"family": family, **metadata})
     processor = CTCProcessor.from_pretrained(folder)
     return CTCRecognizer(processor, _load_ctc_model(folder, family), {"family": family, **metadata})
 
@@ -196,10 +209,22 @@ def _pretrained_processor(config: Config, folder: Path, train_texts: Sequence[st
         )
     if family == "whisper":
         return WhisperProcessor.from_pretrained(folder, config.model.language)
+    if family == "wav2vec2":
+        return Wav2Vec2Processor.from_pretrained(folder, _wav2vec2_tokenizer(config, folder, train_texts))
     processor = CTCProcessor.from_pretrained(folder)
     if processor.tokenizer.covers(train_texts):
         return processor
     return CTCProcessor(_train_tokenizer(config, train_texts), processor.log_mel)
+
+
+def _wav2vec2_tokenizer(config: Config, folder: Path, train_texts: Sequence[str]) -> TextTokenizer:
+    """The checkpoint's own if it covers the texts; a new one takes over the rows of the head that both have."""
+    vocabulary = read_vocabulary(folder)
+    if {char.replace(" ", WORD_BOUNDARY) for char in set().union(*train_texts)} <= vocabulary.keys():
+        return vocabulary_tokenizer(folder, vocabulary)
+    if vocabulary:
+        logger.warning("The vocabulary of %s lacks characters of the training texts: a new one is learned.", folder)
+    return _train_tokenizer(config, train_texts)
 
 
 def _train_tokenizer(config: Config, train_texts: Sequence[str]) -> TextTokenizer:

@@ -87,15 +87,7 @@ class CTCProcessor:
         """CTC_INFEASIBLE when the encoder gives fewer frames than labels + adjacent repeats; else None."""
         num_samples = round(utterance.duration_seconds * self.sample_rate_hz)
         num_frames = subsampled_length(self.log_mel.num_frames(num_samples))
-        labels = self.labels(utterance)
-        required = ctc_frames_needed(labels)
-        if num_frames >= required:
-            return None
-        repeats = required - len(labels)
-        return RefusalReason.CTC_INFEASIBLE, (
-            f"expected at least {required} encoder frames ({len(labels)} labels + {repeats} adjacent repeats); "
-            f"received {num_frames} ({utterance.duration_seconds:.2f} s)"
-        )
+        return ctc_refusal(self.labels(utterance), num_frames, utterance.duration_seconds)
 
 
 class CTCRecognizer(Recognizer):
@@ -140,18 +132,45 @@ class CTCRecognizer(Recognizer):
             output = self.model(batch.features, batch.feature_lengths)
             log_probs = output.logits.float().log_softmax(dim=-1).cpu()  # (B, T', V)
             lengths = output.lengths.tolist()
-        return [self._transcript(row[:length], options) for row, length in zip(log_probs, lengths, strict=True)]
+        processor, language = self.processor, self.metadata.get("language", "")
+        return [
+            ctc_transcript(row[:length], processor.tokenizer, processor.frame_seconds, options, language)
+            for row, length in zip(log_probs, lengths, strict=True)
+        ]
 
-    def _transcript(self, log_probs: Tensor, options: DecodeOptions) -> Transcript:
-        if options.beam_width > 1:
-            found = ctc_decode.beam_search(log_probs.numpy(), options.beam_width)
-        else:
-            found = ctc_decode.greedy(log_probs.numpy())
-        tokenizer, frame_seconds = self.processor.tokenizer, self.processor.frame_seconds
-        return Transcript(
-            text=tokenizer.decode(found.ids),
-            confidence=ctc_decode.geometric_mean(found.confidences),
-            words=ctc_decode.words(found, tokenizer.pieces, frame_seconds) if options.timestamps else (),
-            duration_seconds=len(log_probs) * frame_seconds,
-            language=self.metadata.get("language", ""),
-        )
+
+def ctc_refusal(labels: list[int], num_frames: int, duration_seconds: float) -> tuple[RefusalReason, str] | None:
+    """CTC_INFEASIBLE when there are fewer encoder frames than labels + adjacent repeats; else None."""
+    required = ctc_frames_needed(labels)
+    if num_frames >= required:
+        return None
+    repeats = required - len(labels)
+    return RefusalReason.CTC_INFEASIBLE, (
+        f"expected at least {required} encoder frames ({len(labels)} labels + {repeats} adjacent repeats); "
+        f"received {num_frames} ({duration_seconds:.2f} s)"
+    )
+
+
+def ctc_transcript(
+    log_probs: Tensor, tokenizer: TextTokenizer, frame_seconds: float, options: DecodeOptions, language: str = ""
+) -> Transcript:
+    """What one clip says: greedy for beam_width 1, else prefix beam search; words have times when asked for.
+
+    Args:
+        log_probs: (T, V) of the clip's own frames, on the CPU.
+        tokenizer: what the V tokens spell.
+        frame_seconds: length of an encoder frame.
+        options: how to search.
+        language: of the transcript.
+    """
+    if options.beam_width > 1:
+        found = ctc_decode.beam_search(log_probs.numpy(), options.beam_width)
+    else:
+        found = ctc_decode.greedy(log_probs.numpy())
+    return Transcript(
+        text=tokenizer.decode(found.ids),
+        confidence=ctc_decode.geometric_mean(found.confidences),
+        words=ctc_decode.words(found, tokenizer.pieces, frame_seconds) if options.timestamps else (),
+        duration_seconds=len(log_probs) * frame_seconds,
+        language=language,
+    )

@@ -84,6 +84,19 @@ class TextTokenizer:
         return cls(tokenizer)
 
     @classmethod
+    def of_pieces(cls, pieces: Sequence[str]) -> TextTokenizer:
+        """The characters of a vocabulary that exists already.
+
+        Args:
+            pieces: what ids 2, 3, ... spell, each once; "▁" is the space.
+        """
+        vocabulary = {piece: index for index, piece in enumerate([BLANK, UNKNOWN, *pieces])}
+        tokenizer = Tokenizer(BPE(vocabulary, [], unk_token=UNKNOWN, fuse_unk=False))
+        tokenizer.add_special_tokens([BLANK, UNKNOWN])
+        tokenizer.pre_tokenizer = Metaspace(WORD_BOUNDARY, prepend_scheme="never")
+        return cls(tokenizer)
+
+    @classmethod
     def load(cls, folder: str | Path) -> TextTokenizer:
         """Read `tokenizer.json` from a folder.
 

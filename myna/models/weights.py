@@ -12,23 +12,40 @@ from transformers.utils import logging
 from myna.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
-def load_weights(model_class: type[PreTrainedModel], folder: str | Path) -> Any:
+def load_weights(
+    model_class: type[PreTrainedModel],
+    folder: str | Path,
+    *,
+    may_miss: Sequence[str] = (),
+    config: PretrainedConfig | None = None,
+) -> Any:
     """A model in float32, whatever its weights are stored in; from safetensors and this folder alone.
+
+    Args:
+        model_class: of the model, or one of the `AutoModel` classes.
+        folder: holds config.json and model.safetensors.
+        may_miss: ends of the names of weights that may be missing; they start at random.
+        config: in place of the folder's config.json.
 
     Raises:
         ModelError: the folder does not hold such a model whole.
     """
     with model_errors(folder, model_class.__name__), quiet():
         model, loading = model_class.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            config=config,
         )
-    missing = sorted(loading["missing_keys"])
+    missing = sorted(name for name in loading["missing_keys"] if not name.endswith(tuple(may_miss)))
     if missing:
         raise ModelError(
             f"{folder}: expected all weights of a {model_class.__name__}; {len(missing)} are missing, such as "

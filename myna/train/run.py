@@ -11,6 +11,7 @@ runs/my-run/
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -28,15 +29,21 @@ from myna.errors import MissingExtraError, TrainingError, VersionError
 from myna.feed.epoch import BatchBudget
 from myna.feed.local import EvaluationBatches, TrainingBatches
 from myna.files import write_atomically
+from myna.machine import return_freed_memory
 from myna.models.build import build_recognizer
+from myna.models.front_end import run_front_end_by_clip
 from myna.models.recognizer import DecodeOptions
 from myna.samples import Refusal, Utterance
 from myna.train.callbacks import CleanStop, ConsoleProgress, EpochEnds, RunLog
 from myna.train.checkpoint import latest_checkpoint
+from myna.train.memory_monitor import MemoryMonitor
+from myna.train.planned import with_plan
 from myna.train.trainer import SpeechTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from transformers import TrainerCallback
 
     from myna.models.recognizer import Recognizer
 
@@ -48,7 +55,13 @@ _OURS = {
     "lr_scheduler_type",
     "metric_for_best_model",
     "gradient_checkpointing",
+    "include_validation",
+    "effective_batch_size",
+    "safety_margin",
 }
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +105,35 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
         version = catalog.version(_bound_version(run_folder, config) if resume else config.data.version).version_id
         train_split = list(catalog.utterances(version, split="train"))
         valid_split = list(catalog.utterances(version, split="valid"))
+    if config.training.include_validation:
+        train_split, valid_split = train_split + valid_split, []
+    return_freed_memory()
     set_seed(config.training.seed)
     recognizer = build_recognizer(config, [utterance.text for utterance in train_split])
     recognizer.metadata["dataset_version"] = version
+    recognizer.metadata["training_splits"] = "train valid" if config.training.include_validation else "train"
     train_split, refused = _usable(train_split, recognizer)
     valid_split, refused_valid = _usable(valid_split, recognizer)
     refused += refused_valid
     _require_data(config, train_split, valid_split)
     _describe(console, config, recognizer, version, train_split, valid_split, refused)
+    config, plan = with_plan(config, recognizer, train_split)
+    if plan is not None:
+        console.print(plan.summary)
+    if config.model.front_end_by_clip is True:
+        run_front_end_by_clip(recognizer.model)
     stop = CleanStop(console)
     checkpoint = str(latest_checkpoint(run_folder)) if resume else None
-    trainer = _trainer(config, recognizer, train_split, valid_split, console, stop)
+    monitor = MemoryMonitor(plan.memory.peak_bytes if plan and plan.memory.traced else None)
+    trainer = _trainer(config, recognizer, train_split, valid_split, console, [monitor, stop])
     if resume:
         trainer.args.eval_on_start = False  # done before the first checkpoint
     if is_first_rank():
         write_atomically(run_folder / "config.yaml", config.to_yaml())
         dataset = {"dataset_version": version, "refused": [asdict(refusal) for refusal in refused]}
         write_atomically(run_folder / "dataset.json", json.dumps(dataset, ensure_ascii=False, indent=2))
+        if plan is not None:
+            write_atomically(run_folder / "plan.json", json.dumps(plan.to_json(), ensure_ascii=False, indent=2))
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
     broken = _broken(trainer)
     for refusal in broken:
@@ -200,39 +225,43 @@ def _trainer(
     train_split: list[Utterance],
     valid_split: list[Utterance],
     console: Console,
-    stop: CleanStop,
+    watchers: list[TrainerCallback],
 ) -> SpeechTrainer:
     settings, processor = config.training, recognizer.processor
     args = training_arguments(config)
     if settings.gradient_checkpointing:
         recognizer.model.gradient_checkpointing_enable({"use_reentrant": False})
     longest_seconds = max(processor.padded_seconds(utterance.duration_seconds) for utterance in train_split)
-    budget = BatchBudget.from_longest(
-        longest_seconds,
-        settings.per_device_train_batch_size,
-        accumulation=settings.gradient_accumulation_steps,
-        world_size=args.world_size,
-        num_buckets=config.feed.num_buckets,
-    )
+    accumulation = int(settings.gradient_accumulation_steps)
+    if config.feed.step_seconds == "auto":
+        budget = BatchBudget.from_longest(
+            longest_seconds,
+            int(settings.per_device_train_batch_size),
+            accumulation=accumulation,
+            world_size=args.world_size,
+            num_buckets=config.feed.num_buckets,
+        )
+    else:
+        budget = BatchBudget(config.feed.step_seconds, config.feed.num_buckets)
     train_batches = TrainingBatches(
         train_split,
         processor,
         budget,
         augment=Chain(config.augment) if config.augment else None,
         seed=settings.seed,
-        accumulation=settings.gradient_accumulation_steps,
+        accumulation=accumulation,
         rank=args.process_index,
         world_size=args.world_size,
     )
     valid_batches = EvaluationBatches(
         valid_split,
         processor,
-        longest_seconds * settings.per_device_eval_batch_size,
+        longest_seconds * int(settings.per_device_eval_batch_size),
         rank=args.process_index,
         world_size=args.world_size,
     )
-    callbacks: list[Any] = [
-        stop,
+    callbacks = [
+        *watchers,
         RunLog(Path(settings.output_dir) / "metrics.jsonl"),
         ConsoleProgress(console),
     ]
@@ -269,7 +298,7 @@ def training_arguments(config: Config) -> TrainingArguments:
     values = settings.model_dump(exclude=_OURS)
     if settings.save_strategy == "epoch":
         values["save_strategy"] = "no"  # EpochEnds does it, every N epochs
-    return TrainingArguments(
+    arguments = TrainingArguments(
         **values,
         lr_scheduler_type="linear" if settings.lr_scheduler_type == "one_cycle" else settings.lr_scheduler_type,
         metric_for_best_model=settings.metric_for_best_model,
@@ -277,10 +306,14 @@ def training_arguments(config: Config) -> TrainingArguments:
         disable_tqdm=True,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
-        optim="adamw_torch",
+        optim="adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch",
         # Not told so, ranks without an accelerator would each train alone, unaware of one another.
         use_cpu=not torch.accelerator.is_available(),
     )
+    if arguments.n_gpu > 1:  # alone with several cards: the Trainer would cut batches up by DataParallel
+        arguments._n_gpu = 1
+        logger.warning("This run uses one of %d GPUs; torchrun uses them all.", torch.cuda.device_count())
+    return arguments
 
 
 def _describe(

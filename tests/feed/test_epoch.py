@@ -68,3 +68,11 @@ def test_evaluation_batches_are_complete_and_longest_first(durations):
     longest = [durations[batch].max() for batch in batches]
     assert longest == sorted(longest, reverse=True)
     assert all(durations[batch].max() * len(batch) <= 100.0 + 1e-6 for batch in batches)
+
+
+def test_the_first_epoch_begins_with_its_costliest_step(durations):
+    first = plan_epoch(durations, BatchBudget(160.0), seed=0, epoch=0)
+    costs = [len(step) * durations[step].max() for step in first.steps]
+    assert costs[0] == max(costs)
+    starts = [plan_epoch(durations, BatchBudget(160.0), seed=seed, epoch=1).steps[0] for seed in range(5)]
+    assert any(len(step) * durations[step].max() < costs[0] for step in starts)  # later ones with any

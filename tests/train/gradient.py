@@ -47,6 +47,8 @@ def first_gradient(catalog: Path, per_device: int, accumulation: int, out: Path)
             "model.num_encoder_layers=2",
             "model.d_ff=64",
             "model.conv_kernel_size=7",
+            *(f"training.{key}=false" for key in ("bf16", "fp16", "gradient_checkpointing")),
+            "training.per_device_eval_batch_size=8",
             "model.dropout=0",
             "training.max_steps=1",
             "training.max_grad_norm=0",

@@ -21,6 +21,7 @@ from myna.config import Config, load_config
 from myna.data.catalog import Catalog
 from myna.data.prepare import PrepareSettings, prepare
 from myna.errors import TrainingError, VersionError
+from myna.evaluate.run import evaluate
 from myna.feed.epoch import BatchBudget, plan_epoch
 from myna.train.callbacks import RunLog
 from myna.train.checkpoint import step_of
@@ -122,10 +123,14 @@ def test_one_signal_to_the_group_saves_and_stops_and_resume_goes_on(tone_catalog
 
 
 def rows(run: Path) -> list[dict]:
-    """Logged figures but for those of the clock."""
+    """Logged figures but for those of the clock and of this machine's memory."""
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     clock = ("time", "eval_seconds")
-    return [{name: value for name, value in row.items() if name not in clock} for row in found if "epoch" in row]
+    return [
+        {name: value for name, value in row.items() if name not in clock and not name.startswith("memory_")}
+        for row in found
+        if "epoch" in row
+    ]
 
 
 def forget_after(run: Path, step: int) -> None:
@@ -257,3 +262,15 @@ def test_resuming_on_another_dataset_version_is_refused(tone_catalog, tmp_path):
 def test_resuming_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(TrainingError, match=r"config\.yaml"):
         resumed_config(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_the_last_fit_learns_from_the_validation_split_too_and_evaluation_says_so(tone_catalog, tmp_path):
+    settings = ["training.include_validation=true", "training.eval_strategy=no", "training.max_steps=2"]
+    train(tiny(tone_catalog, tmp_path / "run", *settings), console=quiet())
+    with Catalog(tone_catalog) as opened:
+        version = opened.version("").version_id
+        validation = list(opened.utterances(version, split="valid"))
+    report = evaluate(str(tmp_path / "run"), db=str(tone_catalog), split="valid")
+    assert report.seen_in_training == len(validation) > 0
+    assert evaluate(str(tmp_path / "run"), db=str(tone_catalog), split="test").seen_in_training == 0

@@ -41,7 +41,7 @@ def read_dataset(
         MissingExtraError: when the package datasets is not installed.
         SourceError: when the dataset cannot be loaded, or lacks audio or transcripts.
     """
-    for split, dataset in _load(name).items():
+    for split, dataset in load_splits(name).items():
         mapped = split_named(split)
         if split and not mapped:
             problem = (
@@ -53,8 +53,13 @@ def read_dataset(
         yield from _read_split(dataset, columns, shared, media_dir, split)
 
 
-def _load(name: str) -> dict[str, Any]:
-    """Split name ("" when there is none) -> `datasets.Dataset`."""
+def load_splits(name: str) -> dict[str, Any]:
+    """Split name ("" when there is none) -> `datasets.Dataset`, of a hub name or a local folder.
+
+    Raises:
+        MissingExtraError: when the package datasets is not installed.
+        SourceError: when the dataset cannot be loaded.
+    """
     try:
         import datasets
     except ImportError:

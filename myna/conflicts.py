@@ -1,0 +1,51 @@
+"""Values of a configuration that are fine alone and wrong together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from myna.config import Config
+
+
+def conflicts(config: Config) -> list[str]:
+    """Every contradiction as `keys: expected ...; received ...`."""
+    model, training, data = config.model, config.training, config.data
+    found = []
+    if model.d_model % (2 * model.num_heads):  # rotary positions turn pairs of channels in each head
+        found.append(
+            f"model.d_model: expected a multiple of 2 * model.num_heads={2 * model.num_heads}; received {model.d_model}"
+        )
+    if model.conv_kernel_size % 2 == 0:
+        found.append(f"model.conv_kernel_size: expected an odd number; received {model.conv_kernel_size}")
+    if model.family in ("whisper", "wav2vec2") and not model.pretrained:
+        found.append("model.pretrained: expected a folder or hub name, such as openai/whisper-tiny; received nothing")
+    if model.family != "whisper" and (model.freeze_encoder or model.freeze_layers):
+        found.append(f"model.freeze_encoder and model.freeze_layers work with whisper; received family {model.family}")
+    if model.front_end_by_clip is True and not (model.family == "wav2vec2" and model.freeze_front_end):
+        found.append("model.front_end_by_clip needs model.family=wav2vec2 and model.freeze_front_end=true")
+    log_mel_only = {"whisper": ("warp", "equalize"), "wav2vec2": ("warp", "equalize", "spec_augment")}
+    shaping = [t.type for t in config.augment if t.type in log_mel_only.get(model.family, ())]
+    if shaping:
+        found.append(f"augment: {', '.join(shaping)} do not work with the features of family {model.family}")
+    if config.features.hop_length > config.features.n_fft:
+        found.append("features.hop_length: expected at most features.n_fft, or audio is skipped between frames")
+    if training.bf16 is True and training.fp16 is True:
+        found.append("training.bf16, training.fp16: expected at most one of them; received both")
+    if data.min_duration_seconds >= data.max_duration_seconds:
+        found.append(
+            f"data.min_duration_seconds: expected less than data.max_duration_seconds={data.max_duration_seconds}; "
+            f"received {data.min_duration_seconds}"
+        )
+    if data.valid_ratio + data.test_ratio >= 1:
+        found.append("data.valid_ratio + data.test_ratio: expected less than 1, or nothing is left to train on")
+    if training.include_validation and training.eval_strategy != "no":
+        found.append(
+            "training.include_validation needs training.eval_strategy=no, or the model is scored on what it learned; "
+            f"received {training.eval_strategy}"
+        )
+    if training.eval_on_start and training.eval_strategy == "no":  # the start alone would be the best for ever
+        found.append("training.eval_on_start needs training.eval_strategy epoch or steps; received no")
+    if training.early_stopping_patience and training.eval_strategy == "no":
+        found.append("training.early_stopping_patience needs training.eval_strategy epoch or steps; received no")
+    return found

@@ -1,0 +1,205 @@
+"""The wav2vec 2.0 family of transformers as a recogniser: CTC fine-tuning and decoding from raw samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCTC
+
+from myna.errors import ModelError
+from myna.models.ctc import ctc_transcript
+from myna.models.ctc_decode import BLANK_ID
+from myna.models.ctc_model import ctc_losses
+from myna.models.front_end import freeze_front_end, run_front_end_by_clip
+from myna.models.recognizer import DecodeOptions, Recognizer, decoding
+from myna.models.subsampling import frame_mask
+from myna.models.wav2vec2_processor import Wav2Vec2Processor, read_vocabulary
+from myna.models.weights import load_weights, model_errors, quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from myna.samples import Batch, Transcript
+
+# What the name of transformers' configuration says: all of these have the same front end and head.
+MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "sew")
+HEAD = ("lm_head.weight", "lm_head.bias")
+MASK = "masked_spec_embed"  # what masked frames are replaced by; many checkpoints never trained theirs
+
+
+class Wav2Vec2Recognizer(Recognizer):
+    """A model of the family with its processor; the blank is token 0.
+
+    Args:
+        processor: samples and tokenizer.
+        model: transformers' CTC model, its head in the tokenizer's order.
+        metadata: saved in `myna.json`.
+
+    Raises:
+        ModelError: the tokenizer does not fit the model.
+    """
+
+    processor: Wav2Vec2Processor
+
+    def __init__(
+        self, processor: Wav2Vec2Processor, model: PreTrainedModel, metadata: dict[str, str] | None = None
+    ) -> None:
+        if processor.tokenizer.vocab_size != model.config.vocab_size:
+            raise ModelError(
+                f"expected {model.config.vocab_size} tokens, as the model has them; received "
+                f"{processor.tokenizer.vocab_size} in the tokenizer"
+            )
+        self.processor = processor
+        self.model = model
+        self.metadata = dict(metadata or {})
+        model.accepts_loss_kwargs = False  # the loss is per row: no item counts of the trainer in it
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, metadata: dict[str, str] | None = None) -> Wav2Vec2Recognizer:
+        """Load a fine-tuned checkpoint, Myna's or any with a vocabulary of characters, as it is.
+
+        Raises:
+            ModelError: the folder is no such checkpoint, or not fine-tuned.
+        """
+        processor = Wav2Vec2Processor.from_pretrained(folder)
+        model = load_weights(AutoModelForCTC, folder, may_miss=[MASK])
+        vocabulary = read_vocabulary(folder)
+        if max(vocabulary.values()) >= model.lm_head.out_features:
+            raise ModelError(
+                f"{folder}: expected a head with a row for each of {max(vocabulary.values()) + 1} tokens; received "
+                f"{model.lm_head.out_features}",
+                "Pass a folder whose vocabulary and model.safetensors belong together.",
+            )
+        _fit_head(model, vocabulary, processor.tokenizer.pieces)
+        return cls(processor, model, metadata)
+
+    @classmethod
+    def to_train(
+        cls,
+        folder: str | Path,
+        processor: Wav2Vec2Processor,
+        metadata: dict[str, str] | None = None,
+        *,
+        freeze_front_end: bool = True,
+        front_end_by_clip: bool = False,
+        mask_time_prob: float = 0.05,
+    ) -> Wav2Vec2Recognizer:
+        """Start from a checkpoint, fine-tuned or not; the head keeps the rows of pieces that both vocabularies have.
+
+        Args:
+            folder: of the checkpoint.
+            processor: with the tokenizer to learn.
+            metadata: saved in `myna.json`.
+            freeze_front_end: keep the convolutions as they are; no graph is built through them.
+            front_end_by_clip: run them one clip at a time, for memory; they must be frozen.
+            mask_time_prob: share of encoder frames that are masked in training, about.
+
+        Raises:
+            ModelError: the folder is no such checkpoint, or a front end to train should run clip by clip.
+        """
+        with model_errors(folder, "wav2vec 2.0"), quiet():
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config.mask_time_prob = mask_time_prob
+        config.apply_spec_augment = mask_time_prob > 0
+        config.mask_feature_prob = 0.0  # drawn by numpy, out of the trainer's sight
+        config.layerdrop = 0.0  # a layer left out has no gradient, which DDP would wait for
+        model = load_weights(AutoModelForCTC, folder, may_miss=[MASK, *HEAD], config=config)
+        _fit_head(model, read_vocabulary(folder), processor.tokenizer.pieces)
+        _set_up_training(model, freeze_front_end, front_end_by_clip)
+        return cls(processor, model, metadata)
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """CTC negative log-likelihoods (B,) in float32, over each clip's own frames."""
+        frames = self.processor.num_frames(batch.feature_lengths)  # (B,)
+        masks = self._time_masks(batch, frames) if self.model.training else {}
+        logits = model(**self._inputs(batch), **masks).logits  # (B, T, V)
+        return ctc_losses(logits, frames, batch.labels, batch.label_lengths)
+
+    def items(self, batch: Batch) -> Tensor:
+        """Ones (B,): the mean is over clips."""
+        return torch.ones_like(batch.weights)
+
+    def decode(self, batch: Batch, options: DecodeOptions) -> list[Transcript]:
+        """Greedy for beam_width 1, else prefix beam search; words have times when asked for."""
+        processor, language = self.processor, self.metadata.get("language", "")
+        with decoding(self.model):
+            batch = batch.to(self.device)
+            log_probs = self.model(**self._inputs(batch)).logits.float().log_softmax(dim=-1).cpu()  # (B, T, V)
+        frames = processor.num_frames(batch.feature_lengths).tolist()
+        return [
+            ctc_transcript(row[:length], processor.tokenizer, processor.frame_seconds, options, language)
+            for row, length in zip(log_probs, frames, strict=True)
+        ]
+
+    def _inputs(self, batch: Batch) -> dict[str, Tensor]:
+        inputs = {"input_values": batch.features[:, :, 0]}  # (B, N)
+        if self.processor.attention_mask:
+            inputs["attention_mask"] = frame_mask(batch.feature_lengths, batch.features.shape[1]).long()
+        return inputs
+
+    def _time_masks(self, batch: Batch, frames: Tensor) -> dict[str, Tensor]:
+        """Left to itself transformers would draw from numpy's global generator, which is not seeded at each step."""
+        config = self.model.config
+        if not config.mask_time_prob:
+            return {}
+        rng = np.random.default_rng(int(torch.randint(2**62, ())))
+        num_frames = self.processor.num_frames(batch.features.shape[1])
+        mask = draw_time_mask(frames.tolist(), num_frames, config.mask_time_prob, config.mask_time_length, rng)
+        return {"mask_time_indices": torch.from_numpy(mask).to(batch.features.device)}  # (B, T)
+
+
+def draw_time_mask(
+    lengths: Sequence[int], num_frames: int, share: float, span_frames: int, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Frames to mask, (B, num_frames), as SpecAugment and wav2vec 2.0 do: spans that start anywhere and may overlap.
+
+    Args:
+        lengths: B, real frames.
+        num_frames: of the padded batch.
+        share: of each row's frames, were no two spans to overlap.
+        span_frames: length of a span; rows that are shorter stay whole.
+        rng: what to draw from.
+    """
+    mask = np.zeros((len(lengths), num_frames), dtype=bool)
+    for row, length in enumerate(lengths):
+        num_starts = length - span_frames + 1
+        num_spans = int(share * length / span_frames + rng.random())  # rounded at random, right on average
+        if num_starts > 0:
+            starts = rng.choice(num_starts, min(num_spans, num_starts), replace=False)
+            mask[row, (starts[:, None] + np.arange(span_frames)).ravel()] = True
+    return mask
+
+
+def _set_up_training(model: PreTrainedModel, freeze: bool, by_clip: bool) -> None:
+    if freeze:
+        freeze_front_end(model)
+    if by_clip:
+        run_front_end_by_clip(model)
+    if not model.config.mask_time_prob:  # a weight without a use, whose gradient DDP would wait for
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and not name.endswith(MASK))
+
+
+def _fit_head(model: PreTrainedModel, vocabulary: dict[str, int], pieces: Sequence[str]) -> None:
+    """Give the head one row for each piece: the checkpoint's own where its vocabulary has the piece, else a new one."""
+    old = model.lm_head
+    rows = [vocabulary.get(piece, old.out_features) for piece in pieces]
+    if rows != list(range(old.out_features)):
+        new = nn.Linear(old.in_features, len(pieces))
+        model._init_weights(new)
+        kept = [(row, old_row) for row, old_row in enumerate(rows) if old_row < old.out_features]
+        with torch.no_grad():
+            for row, old_row in kept:
+                new.weight[row] = old.weight[old_row]
+                new.bias[row] = old.bias[old_row]
+        model.lm_head = new
+    model.config.vocab_size = len(pieces)
+    model.config.pad_token_id = BLANK_ID

@@ -1,0 +1,1 @@
+"""The training configuration, predicted before the run, every value with its reason."""

@@ -1,0 +1,110 @@
+"""What `myna plan` answers: a plan, whether a batch fits, or which family of models to take."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from myna.errors import PlanError
+from myna.plan.advise import advise
+from myna.plan.from_config import plan_for
+from myna.plan.profiles.dataset import DatasetProfile
+from myna.plan.profiles.hardware import HardwareProfile
+from myna.plan.profiles.model import ModelProfile
+from myna.plan.verdicts import verdicts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from myna.config import Config
+    from myna.plan.evidence import LanguageResources, Latency
+    from myna.plan.training_plan import TrainingPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The options of `myna plan`; "" and 0 are not given."""
+
+    gpu: str = ""
+    memory_gb: float = 0
+    model: str = ""
+    hours: float = 0
+    mean_seconds: float = 8
+    longest_seconds: float = 30
+    check: str = ""  # "4x8": clips of a micro-batch, micro-batches of a step
+    advise: bool = False
+    latency: str = "offline"  # or streaming
+    language: str = "poor"  # what published models heard of it: rich, poor, unseen
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Several answers, one below the other."""
+
+    kind: str
+    rows: Sequence[Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {self.kind: [asdict(row) for row in self.rows]}
+
+    def __str__(self) -> str:
+        return "\n".join(str(row) for row in self.rows)
+
+
+def answer(config: Config, question: Question) -> TrainingPlan | Answers:
+    """Answer from the configuration, and from this machine and its catalog where the question names no others.
+
+    Raises:
+        PlanError: nothing fits, or what is asked is no question.
+    """
+    hardware = _hardware(question, config.training.safety_margin)
+    if question.advise:
+        ranked = advise(
+            question.hours or _dataset(config, question).total_hours,
+            hardware,
+            latency=cast("Latency", question.latency),  # advise refuses other words
+            language=cast("LanguageResources", question.language),
+            longest_seconds=question.longest_seconds,
+        )
+        return Answers("advice", ranked)
+    model = ModelProfile.from_folder(question.model) if question.model else ModelProfile.from_config(config)
+    if question.check:
+        clips, parts = _batch(question.check)
+        longest = question.longest_seconds if question.hours else _dataset(config, question).max_seconds
+        return Answers("verdicts", verdicts(hardware, model, clips, parts, longest))
+    return plan_for(config, hardware, _dataset(config, question), model)
+
+
+def _hardware(question: Question, safety_margin: float) -> HardwareProfile:
+    gpu, memory_gb = question.gpu.strip(), question.memory_gb
+    if gpu.lower() == "cpu" or not (gpu or memory_gb):
+        return (
+            HardwareProfile.of_memory(memory_gb, safety_margin, "cpu")
+            if gpu and memory_gb
+            else _here(gpu, safety_margin)
+        )
+    if not gpu:
+        return HardwareProfile.of_memory(memory_gb, safety_margin)
+    card = HardwareProfile.of_card(gpu, safety_margin)
+    size = int(memory_gb * 1e9) or card.gpu_memory_bytes  # less than the whole card: a MIG slice
+    return replace(card, gpu_memory_bytes=size, gpu_available_bytes=size)
+
+
+def _here(gpu: str, safety_margin: float) -> HardwareProfile:
+    here = HardwareProfile.detect(safety_margin)
+    return replace(here, gpu_count=0, gpu_name=None) if gpu else here
+
+
+def _dataset(config: Config, question: Question) -> DatasetProfile:
+    if question.hours:
+        return DatasetProfile.from_summary(question.hours, question.mean_seconds, question.longest_seconds)
+    return DatasetProfile.from_catalog(config.data.db, config.data.version)
+
+
+def _batch(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"\s*(\d{1,6})\s*(?:x\s*(\d{1,6}))?\s*", text)
+    if not found or not int(found[1]) or found[2] == "0":
+        raise PlanError([f"--check: expected clips x micro-batches, such as 4x8; received {text!r}"])
+    return int(found[1]), int(found[2] or 1)

@@ -1,0 +1,1 @@
+"""What a plan is made from: the machine or a card, the dataset, the model."""

@@ -1,0 +1,91 @@
+"""The planner's values in the place of every `auto` of a configuration, before the run begins."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed
+from accelerate import PartialState
+
+from myna.plan.from_config import filled, is_open, plan_at_once, plan_for
+from myna.plan.profiles.dataset import DatasetProfile
+from myna.plan.profiles.hardware import HardwareProfile
+from myna.plan.profiles.model import ModelProfile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from myna.config import Config
+    from myna.models.recognizer import Recognizer
+    from myna.plan.training_plan import TrainingPlan
+    from myna.samples import Utterance
+
+
+def with_plan(
+    config: Config, recognizer: Recognizer, train_split: Sequence[Utterance]
+) -> tuple[Config, TrainingPlan | None]:
+    """Plan the run, unless nothing is left open.
+
+    Under torchrun the first rank plans, and all others take its values.
+
+    Args:
+        config: of the run; the values it gives are kept.
+        recognizer: what is trained.
+        train_split: what it is trained on.
+
+    Returns:
+        The configuration without `auto`, and the plan; no plan where nothing was open, and on ranks but the first.
+
+    Raises:
+        PlanError: what the configuration gives does not fit into memory, or nothing does.
+    """
+    if not is_open(config):
+        return config, None
+    plan: TrainingPlan | None = None
+    if int(os.environ.get("RANK", "0")) == 0:
+        plan = plan_run(config, recognizer, train_split)
+        config = filled(config, plan)
+    return _as_first_rank(config), plan
+
+
+def plan_run(config: Config, recognizer: Recognizer, train_split: Sequence[Utterance]) -> TrainingPlan:
+    """The plan of a run on this machine.
+
+    Raises:
+        PlanError: as `with_plan`.
+    """
+    seconds = np.array([recognizer.processor.padded_seconds(utterance.duration_seconds) for utterance in train_split])
+    sample = train_split[:: max(1, len(train_split) // 1000)]
+    labels = sum(len(recognizer.processor.labels(utterance)) for utterance in sample)
+    dataset = DatasetProfile.from_durations(
+        seconds, labels_per_second=labels / sum(utterance.duration_seconds for utterance in sample)
+    )
+    hardware = _share_of_this_rank(HardwareProfile.detect(config.training.safety_margin))
+    model = ModelProfile.of(recognizer.model, name=config.model.pretrained or config.model.family)
+    at_once = plan_at_once(config, hardware, dataset, model) if hardware.device == "cpu" else None
+    return at_once or plan_for(config, hardware, dataset, model)
+
+
+def _share_of_this_rank(hardware: HardwareProfile) -> HardwareProfile:
+    """A device for each rank, and of the machine what falls to each of the ranks on it."""
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return replace(
+        hardware,
+        gpu_count=int(os.environ.get("WORLD_SIZE", "1")) if hardware.gpu_count else 0,
+        ram_available_bytes=hardware.ram_available_bytes // ranks_here,
+        cpu_cores=hardware.cpu_cores / ranks_here,
+    )
+
+
+def _as_first_rank(config: Config) -> Config:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return config
+    PartialState(cpu=not torch.accelerator.is_available())  # starts the process group, as the Trainer would later
+    values: list[Any] = [config]
+    torch.distributed.broadcast_object_list(values, src=0)
+    result: Config = values[0]
+    return result
