@@ -148,13 +148,17 @@ def plan(
     model: Annotated[str, typer.Option("--model", help="Known size, model folder or hub name.")] = "",
     hours: Annotated[float, typer.Option("--hours", help="Of speech, instead of a catalog.")] = 0,
     mean_seconds: Annotated[float, typer.Option("--mean-seconds", help="Of a clip, with --hours.")] = 8,
-    longest_seconds: Annotated[float, typer.Option("--longest-seconds", help="Of a clip, with --hours.")] = 30,
+    longest_seconds: Annotated[
+        float, typer.Option("--longest-seconds", help="Of a clip, with --hours (30 by default) or --check.")
+    ] = 0,
     check: Annotated[str, typer.Option("--check", metavar="NxM", help="Do N clips, M micro-batches fit?")] = "",
     advise: Annotated[
         bool, typer.Option("--advise", help="Which family of models suits --hours and the card?")
     ] = False,
     latency: Annotated[str, typer.Option("--latency", help="With --advise: offline or streaming.")] = "offline",
-    language: Annotated[str, typer.Option("--language-resources", help="With --advise: rich or poor.")] = "poor",
+    language: Annotated[
+        str, typer.Option("--language-resources", help="With --advise: rich, poor or unseen.")
+    ] = "poor",
     as_json: AsJson = False,
 ) -> None:
     """Predict a run's memory and choose its values, each with its reason, before it starts."""

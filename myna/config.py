@@ -125,6 +125,8 @@ class TrainingConfig(Section):
     per_device_train_batch_size: Count | Auto = "auto"  # clips of the longest bucket; shorter hold more
     per_device_eval_batch_size: Count | Auto = "auto"  # likewise
     gradient_accumulation_steps: Count | Auto = "auto"
+    # Ours: longer utterances are set aside; `auto`: those that do not fit into memory even alone, where they are few
+    max_duration_seconds: Annotated[float, Field(gt=0)] | Auto = "auto"
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)

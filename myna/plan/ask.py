@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from myna.errors import PlanError
 from myna.plan.advise import advise
 from myna.plan.from_config import plan_for
+from myna.plan.memory.predict import memory_model_here
 from myna.plan.profiles.dataset import DatasetProfile
 from myna.plan.profiles.hardware import HardwareProfile
 from myna.plan.profiles.model import ModelProfile
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from myna.plan.evidence import LanguageResources, Latency
     from myna.plan.training_plan import TrainingPlan
 
+LONGEST_SECONDS = 30.0  # of a clip, where nothing is said
+MAX_CLIP_SECONDS = 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -31,7 +36,7 @@ class Question:
     model: str = ""
     hours: float = 0
     mean_seconds: float = 8
-    longest_seconds: float = 30
+    longest_seconds: float = 0  # 30 where it is needed
     check: str = ""  # "4x8": clips of a micro-batch, micro-batches of a step
     advise: bool = False
     latency: str = "offline"  # or streaming
@@ -59,6 +64,7 @@ def answer(config: Config, question: Question) -> TrainingPlan | Answers:
     Raises:
         PlanError: nothing fits, or what is asked is no question.
     """
+    _check(question)
     hardware = _hardware(question, config.training.safety_margin)
     if question.advise:
         ranked = advise(
@@ -66,15 +72,45 @@ def answer(config: Config, question: Question) -> TrainingPlan | Answers:
             hardware,
             latency=cast("Latency", question.latency),  # advise refuses other words
             language=cast("LanguageResources", question.language),
-            longest_seconds=question.longest_seconds,
+            longest_seconds=question.longest_seconds or LONGEST_SECONDS,
         )
         return Answers("advice", ranked)
-    model = ModelProfile.from_folder(question.model) if question.model else ModelProfile.from_config(config)
+    model = ModelProfile.from_config(_with_model(config, question.model) if question.model else config)
     if question.check:
         clips, parts = _batch(question.check)
-        longest = question.longest_seconds if question.hours else _dataset(config, question).max_seconds
-        return Answers("verdicts", verdicts(hardware, model, clips, parts, longest))
-    return plan_for(config, hardware, _dataset(config, question), model)
+        longest = question.longest_seconds or _dataset(config, question).max_seconds
+        return Answers("verdicts", verdicts(hardware, model, clips, parts, longest, ask=memory_model_here))
+    return plan_for(config, hardware, _dataset(config, question), model, ask=memory_model_here)
+
+
+def _check(question: Question) -> None:
+    """Refuse figures that nothing has.
+
+    Raises:
+        PlanError: with every one of them.
+    """
+    most = {
+        "memory_gb": 10_000.0,
+        "hours": math.inf,
+        "mean_seconds": MAX_CLIP_SECONDS,
+        "longest_seconds": MAX_CLIP_SECONDS,
+    }
+    conflicts = [
+        f"--{name.replace('_', '-')}: expected 0 to {limit:g}; received {getattr(question, name):g}"
+        for name, limit in most.items()
+        if not 0 <= getattr(question, name) <= limit
+    ]
+    if question.advise and question.check:
+        conflicts.append("--advise, --check: expected one of them; received both")
+    if question.longest_seconds and not (question.hours or question.check or question.advise):
+        conflicts.append("--longest-seconds: expected --hours with it; received none")
+    if conflicts:
+        raise PlanError(conflicts)
+
+
+def _with_model(config: Config, name: str) -> Config:
+    """The configuration with another model to start from; what it freezes stays frozen."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"pretrained": name})})
 
 
 def _hardware(question: Question, safety_margin: float) -> HardwareProfile:
@@ -89,6 +125,9 @@ def _hardware(question: Question, safety_margin: float) -> HardwareProfile:
         return HardwareProfile.of_memory(memory_gb, safety_margin)
     card = HardwareProfile.of_card(gpu, safety_margin)
     size = int(memory_gb * 1e9) or card.gpu_memory_bytes  # less than the whole card: a MIG slice
+    if size > card.gpu_memory_bytes:
+        whole = f"the {card.gpu_memory_bytes / 1e9:.2f} that a {card.gpu_name} has"
+        raise PlanError([f"--memory-gb: expected at most {whole}; received {memory_gb:g}"])
     return replace(card, gpu_memory_bytes=size, gpu_available_bytes=size)
 
 
@@ -99,7 +138,9 @@ def _here(gpu: str, safety_margin: float) -> HardwareProfile:
 
 def _dataset(config: Config, question: Question) -> DatasetProfile:
     if question.hours:
-        return DatasetProfile.from_summary(question.hours, question.mean_seconds, question.longest_seconds)
+        return DatasetProfile.from_summary(
+            question.hours, question.mean_seconds, question.longest_seconds or LONGEST_SECONDS
+        )
     return DatasetProfile.from_catalog(config.data.db, config.data.version)
 
 

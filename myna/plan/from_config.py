@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from myna.audio.augment.speed import Speed
+from myna.audio.augment.warp import Warp
 from myna.errors import ModelError, PlanError
 from myna.plan.choices.choose import choose
+from myna.plan.choices.feed_budget import GivenFeed
 from myna.plan.memory.closed_formula import closed_formula
 from myna.plan.memory.predict import memory_model
+from myna.plan.memory.stretched import stretched
 
 if TYPE_CHECKING:
     from myna.config import Config
@@ -15,6 +20,7 @@ if TYPE_CHECKING:
     from myna.plan.profiles.dataset import DatasetProfile
     from myna.plan.profiles.hardware import HardwareProfile
     from myna.plan.profiles.model import ModelProfile
+    from myna.plan.speed import ProducerRate
     from myna.plan.training_plan import TrainingPlan
 
 # Keys of the training section that a plan knows under the same names.
@@ -35,6 +41,7 @@ def plan_for(
     dataset: DatasetProfile,
     model: ModelProfile,
     *,
+    producer: ProducerRate | None = None,
     ask: AskMemory = memory_model,
 ) -> TrainingPlan:
     """The plan of the run that a configuration describes, around the values it fixes.
@@ -44,49 +51,70 @@ def plan_for(
         hardware: the device that trains.
         dataset: what it trains on.
         model: what it trains.
+        producer: how fast a core prepares its audio, where that was measured.
         ask: gives the memory model of a request.
 
     Raises:
         PlanError: what it fixes does not fit into memory, or nothing does.
     """
-    settings = config.training
+    settings, feed = config.training, config.feed
     return choose(
         hardware,
         dataset,
         model,
         target_batch_size=settings.effective_batch_size,
         num_epochs=settings.num_train_epochs,
+        max_steps=settings.max_steps,
         learning_rate=settings.learning_rate,
         overrides=fixed_values(config),
-        ask=ask,
+        given_feed=GivenFeed(feed.num_buckets, None if feed.step_seconds == "auto" else feed.step_seconds),
+        producer=producer,
+        ask=partial(stretched, ask, longest_stretch(config)),
     )
 
 
 def plan_at_once(
-    config: Config, hardware: HardwareProfile, dataset: DatasetProfile, model: ModelProfile
+    config: Config,
+    hardware: HardwareProfile,
+    dataset: DatasetProfile,
+    model: ModelProfile,
+    producer: ProducerRate | None = None,
 ) -> TrainingPlan | None:
     """The plan by a formula that never says too little, where by it everything fits as asked for; else None.
 
     Small models on a processor have memory to spare: to trace their step would cost seconds and change nothing.
     """
     try:
-        plan = plan_for(config, hardware, dataset, model, ask=closed_formula)
+        plan = plan_for(config, hardware, dataset, model, producer=producer, ask=closed_formula)
     except (PlanError, ModelError):
         return None
     is_as_asked = plan.feed.feed_accumulation == 1 and not plan.settings.gradient_checkpointing
-    return plan if is_as_asked and not plan.settings.front_end_by_clip else None
+    drops_nothing = not plan.notes  # a clip that a trace would find to fit is not left out by a formula
+    return plan if is_as_asked and drops_nothing and not plan.settings.front_end_by_clip else None
 
 
 def fixed_values(config: Config) -> dict[str, Any]:
     """What a configuration does not leave open, under a plan's keys."""
     values = {key: getattr(config.training, key) for key in PLANNED}
+    values["max_audio_duration_seconds"] = config.training.max_duration_seconds
     values["front_end_by_clip"] = config.model.front_end_by_clip if config.model.family == "wav2vec2" else "auto"
     return {key: value for key, value in values.items() if value != "auto"}
 
 
+def longest_stretch(config: Config) -> float:
+    """How many times as long augmentation can make a clip; 1 for Whisper, whose clips all fill its window."""
+    stretch = 1.0
+    for transform in config.augment if config.model.family != "whisper" else ():
+        if isinstance(transform, Speed):
+            stretch *= 1 / transform.min_factor
+        elif isinstance(transform, Warp):
+            stretch *= transform.max_time_factor
+    return max(1.0, stretch)
+
+
 def is_open(config: Config) -> bool:
     """Whether anything is left to a plan."""
-    return len(fixed_values(config)) < len(PLANNED) + (config.model.family == "wav2vec2")
+    return len(fixed_values(config)) < len(PLANNED) + 1 + (config.model.family == "wav2vec2")
 
 
 def filled(config: Config, plan: TrainingPlan) -> Config:
@@ -96,11 +124,9 @@ def filled(config: Config, plan: TrainingPlan) -> Config:
     """
     training = config.training
     values = {key: plan.choices[key].value for key in PLANNED}
-    if training.per_device_train_batch_size == "auto":
-        values["per_device_train_batch_size"] = plan.feed.clips_per_bucket[-1][1]
-        values["gradient_accumulation_steps"] = plan.feed.feed_accumulation
-    else:
-        values["gradient_accumulation_steps"] = 1
+    values["per_device_train_batch_size"] = plan.feed.clips_per_bucket[-1][1]
+    values["gradient_accumulation_steps"] = plan.feed.feed_accumulation
+    values["max_duration_seconds"] = plan.choices["max_audio_duration_seconds"].value
     open_values = {key: value for key, value in values.items() if getattr(training, key) == "auto"}
     changes: dict[str, Any] = {"training": training.model_copy(update=open_values)}
     if training.per_device_train_batch_size == "auto" and config.feed.step_seconds == "auto":

@@ -159,6 +159,7 @@ def _more(plan: TrainingPlan, title: str) -> list[Leaf]:
     if title == "Safety":
         return [
             ("training memory", gib(plan.memory.reserved_bytes), _memory(plan.memory)),
+            ("memory of the feed", gib(plan.feed.memory.reserved_bytes), _memory(plan.feed.memory)),
             ("evaluation memory", gib(plan.evaluation_memory.reserved_bytes), _memory(plan.evaluation_memory)),
         ]
     return []

@@ -129,6 +129,7 @@ def predict_speed(
     accumulation: int = 1,
     gpu_count: int = 1,
     num_epochs: float = 1,
+    max_steps: int = -1,
     audio_hours: float | None = None,
     producer: ProducerRate | None = None,
 ) -> SpeedPrediction:
@@ -143,6 +144,7 @@ def predict_speed(
         accumulation: micro-batches of a step on each device.
         gpu_count: devices that share a step.
         num_epochs: passes over the dataset.
+        max_steps: optimizer steps, in the place of epochs; -1: as many as the epochs have.
         audio_hours: real audio in the dataset, where padded durations are longer.
         producer: rate of one core that prepares audio.
     """
@@ -158,6 +160,8 @@ def predict_speed(
         seconds += clips / per_step * micro_batches * flops(micro_batch, edge) / rate.flops_per_second
     heard = utterances * float(durations_seconds.mean()) if audio_hours is None else 3600 * audio_hours
     consumed = heard / seconds
+    if max_steps > 0:
+        num_epochs = max_steps / steps
     return SpeedPrediction(
         step_seconds=seconds / steps,
         steps_per_epoch=max(1, math.ceil(steps)),

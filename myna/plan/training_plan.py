@@ -42,6 +42,7 @@ class FeedBudget:
     feed_accumulation: int
     num_buckets: int
     clips_per_bucket: tuple[tuple[float, int], ...]  # (upper edge in seconds, most clips of a micro-batch)
+    memory: MemoryPrediction  # of its costliest micro-batch, which a run begins with
     reason: str
 
 
@@ -87,7 +88,7 @@ class TrainingPlan:
     choices: Mapping[str, Choice]  # the keys of OptimalConfig
     step_choices: Mapping[str, Choice]  # precision, attention, optimizer, front_end_by_clip
     feed: FeedBudget
-    memory: MemoryPrediction  # at the longest clips
+    memory: MemoryPrediction  # of `per_device_train_batch_size` of the longest clips
     evaluation_memory: MemoryPrediction
     speed: SpeedPrediction | None
     notes: tuple[str, ...]  # proposals and warnings, never acted upon silently
@@ -128,12 +129,13 @@ class TrainingPlan:
     def summary(self) -> str:
         """One line: how a step is split, and what it takes."""
         seconds, clips = self.feed.clips_per_bucket[-1]
-        basis = "predicted" if self.memory.traced else "at most"
+        memory = self.feed.memory
+        basis = "predicted" if memory.traced else "at most"
         return (
             f"Planned: steps of {self.feed.step_seconds:g} s of speech in {self.feed.feed_accumulation} micro-batches "
             f"(up to {clips} clips of {seconds:g} s), {self.settings.precision}"
             f"{', checkpointed' if self.settings.gradient_checkpointing else ''}; memory {basis} "
-            f"{gib(self.memory.peak_bytes)} of {gib(self.memory.limit_bytes)}. Every value and its reason: plan.json"
+            f"{gib(memory.peak_bytes)} of {gib(memory.limit_bytes)}. Every value and its reason: plan.json"
         )
 
     def __str__(self) -> str:

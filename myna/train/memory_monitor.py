@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 GIB = 2**30
 STEPS_BETWEEN_CLEAN_UPS = 50  # each costs time, and the allocator must fetch anew what it gave back
 TOLERATED_EXCESS = 1.05  # of the measured peak over the predicted one
-REMEDIES = "or training.gradient_checkpointing=true, or a shorter data.max_duration_seconds"
+REMEDIES = "training.gradient_checkpointing=true, or a shorter training.max_duration_seconds"
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,9 @@ class MemoryMonitor(TrainerCallback):  # type: ignore[misc]
         self._cleaned_at_step = state.global_step
         if (used := self.used_bytes()) > self.threshold * limit and not self._has_warned:
             self._has_warned = True
-            logger.warning("%s", _advice(used, limit, args.per_device_train_batch_size))
+            logger.warning(
+                "%s", _advice(used, limit, args.per_device_train_batch_size, args.gradient_accumulation_steps)
+            )
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         """Add the figures to the line that is about to be written, and to the trainer's own history."""
@@ -146,12 +149,17 @@ class MemoryMonitor(TrainerCallback):  # type: ignore[misc]
             logger.info("%s.", text)
 
 
-def _advice(used: int, limit: int, batch_size: int) -> str:
+def _advice(used: int, limit: int, batch_size: int, accumulation: int) -> str:
+    """More micro-batches of fewer clips: optimizer steps stay what they were, so that a resumed run goes on alike."""
     text = f"{used / GIB:.2f} of {limit / GIB:.2f} GiB of memory are taken, also after a clean-up"
-    smaller = min(batch_size - 1, int(batch_size * limit / used * 0.9))
-    if smaller < 1:
-        return f"{text}: if the run fails, resume it with {REMEDIES.removeprefix('or ')}."
-    return f"{text}: if the run fails, resume it with training.per_device_train_batch_size={smaller}, {REMEDIES}."
+    if batch_size == 1:
+        return f"{text}: if the run fails, resume it with {REMEDIES}."
+    more = max(2, math.ceil(used / limit / 0.9))
+    split = (
+        f"training.gradient_accumulation_steps={more * accumulation} "
+        f"training.per_device_train_batch_size={math.ceil(batch_size / more)}"
+    )
+    return f"{text}: if the run fails, resume it with {split}, or {REMEDIES}."
 
 
 def _resident_bytes() -> int:

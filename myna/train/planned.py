@@ -11,10 +11,12 @@ import torch
 import torch.distributed
 from accelerate import PartialState
 
+from myna.audio.augment.chain import Chain
 from myna.plan.from_config import filled, is_open, plan_at_once, plan_for
 from myna.plan.profiles.dataset import DatasetProfile
 from myna.plan.profiles.hardware import HardwareProfile
 from myna.plan.profiles.model import ModelProfile
+from myna.plan.speed import measure_producer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +60,7 @@ def plan_run(config: Config, recognizer: Recognizer, train_split: Sequence[Utter
     Raises:
         PlanError: as `with_plan`.
     """
-    seconds = np.array([recognizer.processor.padded_seconds(utterance.duration_seconds) for utterance in train_split])
+    seconds = np.array([utterance.duration_seconds for utterance in train_split])  # a plan pads by itself
     sample = train_split[:: max(1, len(train_split) // 1000)]
     labels = sum(len(recognizer.processor.labels(utterance)) for utterance in sample)
     dataset = DatasetProfile.from_durations(
@@ -66,18 +68,24 @@ def plan_run(config: Config, recognizer: Recognizer, train_split: Sequence[Utter
     )
     hardware = _share_of_this_rank(HardwareProfile.detect(config.training.safety_margin))
     model = ModelProfile.of(recognizer.model, name=config.model.pretrained or config.model.family)
-    at_once = plan_at_once(config, hardware, dataset, model) if hardware.device == "cpu" else None
-    return at_once or plan_for(config, hardware, dataset, model)
+    augment = Chain(config.augment) if config.augment else None
+    producer = measure_producer(train_split, recognizer.processor, augment)
+    at_once = plan_at_once(config, hardware, dataset, model, producer) if hardware.device == "cpu" else None
+    return at_once or plan_for(config, hardware, dataset, model, producer=producer)
 
 
 def _share_of_this_rank(hardware: HardwareProfile) -> HardwareProfile:
-    """A device for each rank, and of the machine what falls to each of the ranks on it."""
+    """A card for each rank and the cores of all of them, and of the memory what falls to each rank on the machine.
+
+    Ranks without cards are planned for as one: each is given its share of the cores as well.
+    """
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cards = int(os.environ.get("WORLD_SIZE", "1")) if hardware.gpu_count else 0
     return replace(
         hardware,
-        gpu_count=int(os.environ.get("WORLD_SIZE", "1")) if hardware.gpu_count else 0,
+        gpu_count=cards,
         ram_available_bytes=hardware.ram_available_bytes // ranks_here,
-        cpu_cores=hardware.cpu_cores / ranks_here,
+        cpu_cores=hardware.cpu_cores / ranks_here * max(1, cards),
     )
 
 

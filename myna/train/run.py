@@ -33,11 +33,12 @@ from myna.machine import return_freed_memory
 from myna.models.build import build_recognizer
 from myna.models.front_end import run_front_end_by_clip
 from myna.models.recognizer import DecodeOptions
-from myna.samples import Refusal, Utterance
+from myna.samples import Refusal, RefusalReason, Utterance
 from myna.train.callbacks import CleanStop, ConsoleProgress, EpochEnds, RunLog
 from myna.train.checkpoint import latest_checkpoint
 from myna.train.memory_monitor import MemoryMonitor
 from myna.train.planned import with_plan
+from myna.train.speed_watch import SpeedWatch
 from myna.train.trainer import SpeechTrainer
 
 if TYPE_CHECKING:
@@ -58,8 +59,9 @@ _OURS = {
     "include_validation",
     "effective_batch_size",
     "safety_margin",
+    "max_duration_seconds",
 }
-
+ROUNDING_SECONDS = 1e-3  # of lengths that are given in hundredths
 
 logger = logging.getLogger(__name__)
 
@@ -119,13 +121,21 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     _describe(console, config, recognizer, version, train_split, valid_split, refused)
     config, plan = with_plan(config, recognizer, train_split)
     if plan is not None:
-        console.print(plan.summary)
+        console.print("\n".join([plan.summary, *plan.notes]))
+    train_split, too_long = _short_enough(train_split, float(config.training.max_duration_seconds))
+    if too_long:
+        refused += too_long
+        console.print(f"{len(too_long)} set aside as too long, for instance {too_long[0].audio_path}")
+        _require_data(config, train_split, valid_split)
     if config.model.front_end_by_clip is True:
         run_front_end_by_clip(recognizer.model)
     stop = CleanStop(console)
     checkpoint = str(latest_checkpoint(run_folder)) if resume else None
-    monitor = MemoryMonitor(plan.memory.peak_bytes if plan and plan.memory.traced else None)
-    trainer = _trainer(config, recognizer, train_split, valid_split, console, [monitor, stop])
+    expected = plan.feed.memory if plan else None
+    watchers = [MemoryMonitor(expected.peak_bytes if expected and expected.traced else None), stop]
+    if plan is not None and plan.speed is not None:
+        watchers.append(SpeedWatch(plan.speed, run_folder / "plan.json", console))
+    trainer = _trainer(config, recognizer, train_split, valid_split, console, watchers)
     if resume:
         trainer.args.eval_on_start = False  # done before the first checkpoint
     if is_first_rank():
@@ -204,6 +214,18 @@ def _usable(utterances: list[Utterance], recognizer: Recognizer) -> tuple[list[U
         else:
             refused.append(Refusal(utterance.audio_path, utterance.transcript, *refusal))
     return usable, refused
+
+
+def _short_enough(utterances: list[Utterance], longest_seconds: float) -> tuple[list[Utterance], list[Refusal]]:
+    """Part what is short enough to train on and what is not."""
+    kept, refused = [], []
+    for utterance in utterances:
+        if utterance.duration_seconds <= longest_seconds + ROUNDING_SECONDS:
+            kept.append(utterance)
+        else:
+            detail = f"expected at most {longest_seconds:g} s to train on; received {utterance.duration_seconds:.2f}"
+            refused.append(Refusal(utterance.audio_path, utterance.transcript, RefusalReason.TOO_LONG, detail))
+    return kept, refused
 
 
 def _require_data(config: Config, train_split: list[Utterance], valid_split: list[Utterance]) -> None:

@@ -42,6 +42,12 @@ def test_an_epoch_of_equal_clips():
     assert speed.audio_seconds_per_second == pytest.approx(1)
 
 
+def test_a_number_of_steps_counts_instead_of_epochs():
+    speed = predict([8.0] * 100, num_epochs=9, max_steps=45)
+    assert speed.num_epochs == pytest.approx(4.5)
+    assert speed.hours == pytest.approx(1)
+
+
 def test_quantiles_stand_for_all_utterances():
     assert predict([8.0] * 10, utterances=1000).epoch_seconds == pytest.approx(8000)
 

@@ -20,6 +20,12 @@ def test_a_model_without_such_a_front_end_has_two_ways():
     assert len(verdicts(card(10), model(family="conformer", frozen=()), 4, 1, 30, ask=Asked())) == 2
 
 
+def test_whisper_hears_its_window_whatever_the_clip():
+    assert {
+        found.seconds for found in verdicts(card(10), model(family="whisper", frozen=()), 1, 1, 4, ask=Asked())
+    } == {30}
+
+
 def test_the_published_rows_name_known_cards():
     assert len({HardwareProfile.of_card(row[0]).gpu_name for row in PUBLISHED_ROWS}) == 5
     found = published_verdicts(ask=Asked())

@@ -25,7 +25,9 @@ def block() -> torch.Tensor:
 
 
 def arguments(batch_size: int = 8) -> SimpleNamespace:
-    return SimpleNamespace(device=torch.device("cpu"), per_device_train_batch_size=batch_size)
+    return SimpleNamespace(
+        device=torch.device("cpu"), per_device_train_batch_size=batch_size, gradient_accumulation_steps=3
+    )
 
 
 def begun(monitor: MemoryMonitor, model: nn.Module | None = None) -> MemoryMonitor:
@@ -101,7 +103,8 @@ def test_memory_that_runs_short_is_cleaned_up_and_warned_of_once(caplog):
     assert len(held)
     assert monitor.clean_ups == 3  # steps 1, 51 and 101
     assert len(caplog.records) == 1
-    assert "per_device_train_batch_size=" in caplog.text
+    # Twice the micro-batches of half the clips: the same optimizer steps.
+    assert "training.gradient_accumulation_steps=6 training.per_device_train_batch_size=4" in caplog.text
     assert "gradient_checkpointing=true" in caplog.text
 
 

@@ -219,6 +219,21 @@ def test_ranks_without_an_accelerator_train_together(tone_catalog, tmp_path):
 
 
 @pytest.mark.slow
+def test_utterances_that_are_too_long_are_set_aside_by_name_and_stay_so_after_a_resume(tone_catalog, tmp_path):
+    run = tmp_path / "run"
+    with Catalog(tone_catalog) as opened:
+        utterances = list(opened.utterances(opened.version("").version_id, split="train"))
+    longest = sorted(utterance.duration_seconds for utterance in utterances)[len(utterances) // 2]
+    expected = {utterance.audio_path for utterance in utterances if utterance.duration_seconds > longest}
+    config = tiny(tone_catalog, run, f"training.max_duration_seconds={longest}", "training.num_train_epochs=1")
+    first = train(config, console=quiet())
+    refused = json.loads((run / "dataset.json").read_text())["refused"]
+    assert expected and {row["audio_path"] for row in refused if row["reason"] == "too_long"} == expected
+    again = train(resumed_config(str(run), ["training.num_train_epochs=2"]), resume=str(run), console=quiet())
+    assert again.steps == 2 * first.steps
+
+
+@pytest.mark.slow
 def test_validation_that_can_read_nothing_is_no_best_score(tone_corpus, tmp_path):
     corpus = tmp_path / "corpus"
     shutil.copytree(tone_corpus, corpus)

@@ -23,7 +23,7 @@ from myna.plan.choices.batch import (
     plan_batch,
 )
 from myna.plan.choices.cuts import cut
-from myna.plan.choices.feed_budget import feed_budget
+from myna.plan.choices.feed_budget import GivenFeed, feed_budget
 from myna.plan.choices.overrides import as_given, capacity_bytes, limited, read_overrides
 from myna.plan.choices.precision import attention_choice, optimizer_choice, precision_choice
 from myna.plan.choices.schedule import data_choices, duration_choices, step_choices
@@ -54,8 +54,10 @@ def choose(
     *,
     target_batch_size: int = 32,
     num_epochs: float = 20,
+    max_steps: int = -1,
     learning_rate: float = 3e-4,
     overrides: Mapping[str, Any] | None = None,
+    given_feed: GivenFeed | None = None,
     producer: ProducerRate | None = None,
     ask: AskMemory = memory_model,
 ) -> TrainingPlan:
@@ -67,9 +69,11 @@ def choose(
         model: what is trained, and how: its spec says what is frozen, LoRA and 4-bit layers.
         target_batch_size: clips of an optimizer step, all devices together.
         num_epochs: passes over the dataset.
+        max_steps: optimizer steps, in the place of epochs; -1: as many as the epochs have.
         learning_rate: peak of the schedule; taken as it is.
         overrides: keys of OptimalConfig, `optimizer`, `attention` and `front_end_by_clip`; everything else is chosen
             around them.
+        given_feed: what is given of Myna's own feed.
         producer: how fast one core prepares audio; without it the cores that are needed are not predicted.
         ask: gives the memory model of a request.
 
@@ -92,7 +96,7 @@ def choose(
         **duration_choices(batch, dataset),
         "num_train_epochs": Choice(num_epochs, "as asked for"),
         "learning_rate": Choice(learning_rate, "as asked for"),
-        **step_choices(batch.case.dataset, batch.effective, epochs),
+        **step_choices(batch.case.dataset, batch.effective, epochs, max_steps),
         **_memory_choices(case.hardware),
     }
     choices |= {key: Choice(given.get(key), as_given(given.get(key), choices[key])) for key in choices if key in given}
@@ -105,13 +109,15 @@ def choose(
             model,
             target_batch_size=target_batch_size,
             num_epochs=num_epochs,
+            max_steps=max_steps,
             learning_rate=learning_rate,
+            given_feed=given_feed,
             overrides={**(overrides or {}), **values},
             producer=producer,
             ask=ask,
         )
 
-    feed = _feed(batch, target)
+    feed = _feed(batch, target, given_feed or GivenFeed())
     return TrainingPlan(
         hardware=case.hardware,
         dataset=dataset,
@@ -122,7 +128,7 @@ def choose(
         feed=feed,
         memory=_at_longest(batch),
         evaluation_memory=evaluation,
-        speed=_speed(batch, feed, epochs, producer),
+        speed=_speed(batch, feed, epochs, max_steps, producer),
         notes=tuple(_notes(batch)),
         planning_seconds=time.monotonic() - started,
         plan_again=plan_again,
@@ -245,27 +251,47 @@ def _by_clip_choice(batch: BatchPlan) -> Choice:
     return Choice(False, "it would not raise the batch")
 
 
-def _feed(batch: BatchPlan, target: int) -> FeedBudget:
-    case, way = batch.case, batch.way
+def _feed(batch: BatchPlan, target: int, given: GivenFeed) -> FeedBudget:
+    """The budget of Myna's own feed around what is given of it and of the batch.
 
-    def budget(settings: StepSettings) -> FeedBudget:
+    Raises:
+        PlanError: the micro-batches that are given do not hold the step that is given.
+    """
+    case, way = batch.case, batch.way
+    clips = case.overrides.get("per_device_train_batch_size")
+    parts = case.overrides.get("gradient_accumulation_steps")
+    seconds, reason = given.step_seconds, "as given"
+    if seconds is None and clips:  # as `BatchBudget.from_longest`
+        parts = parts or 1
+        seconds = clips * parts * case.devices * case.longest_seconds
+        reason = f"{clips} of the longest clips a micro-batch"
+    elif seconds is None:
+        seconds = max(case.longest_seconds, target * case.mean_seconds)
+        reason = f"{target} clips of {case.mean_seconds:.2f} s on average"
+    step_seconds = math.ceil(100 * seconds - 1e-6) / 100
+
+    def budget(settings: StepSettings, accumulation: int | None) -> FeedBudget:
         return feed_budget(
             case.ask(replace(case.request, settings=settings)),
             case.durations_seconds,
-            mean_seconds=case.mean_seconds,
-            target_batch_size=target,
+            step_seconds=step_seconds,
+            num_buckets=given.num_buckets,
             gpu_count=case.devices,
             limit_bytes=case.limit_bytes,
+            accumulation=accumulation,
         )
 
-    found = budget(way.settings)
+    found = budget(way.settings, parts)
     if found.feed_accumulation > 1 and not way.settings.accumulates:
-        return budget(replace(way.settings, accumulates=True))
-    return found
+        found = budget(replace(way.settings, accumulates=True), parts)
+    if parts and given.step_seconds and (least := budget(way.settings, None).feed_accumulation) > parts:
+        wanted = f"expected at least {least} for feed.step_seconds={given.step_seconds:g}"
+        raise PlanError([f"gradient_accumulation_steps: {wanted}; received {parts}"])
+    return replace(found, reason=f"{reason}; {found.reason}")
 
 
 def _speed(
-    batch: BatchPlan, feed: FeedBudget, num_epochs: float, producer: ProducerRate | None
+    batch: BatchPlan, feed: FeedBudget, num_epochs: float, max_steps: int, producer: ProducerRate | None
 ) -> SpeedPrediction | None:
     """How long Myna's own feed takes through it all; None for a card of which nothing is known."""
     case = batch.case
@@ -281,6 +307,7 @@ def _speed(
         accumulation=feed.feed_accumulation,
         gpu_count=case.devices,
         num_epochs=num_epochs,
+        max_steps=max_steps,
         audio_hours=case.dataset.total_hours,
         producer=producer,
     )
@@ -293,6 +320,10 @@ def _notes(batch: BatchPlan) -> list[str]:
             f"Clips over {batch.case.longest_seconds:.1f} s do not fit even alone and are left out: "
             f"{100 * batch.lost_share:.2f} % of the hours."
         )
-    if not batch.way.model.exact:
-        notes.append("The step could not be traced here: memory comes from a formula that errs on the safe side.")
+    dataset = batch.case.dataset
+    if dataset.is_sampled and dataset.measured > len(dataset.quantile_seconds):  # not a summary
+        notes.append(
+            f"Of {dataset.utterances:,} lengths {dataset.measured:,} were measured: a clip over "
+            f"{dataset.max_seconds:.1f} s would need more memory than is planned."
+        )
     return notes

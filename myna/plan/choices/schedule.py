@@ -23,10 +23,12 @@ CHUNK_SECONDS = 30.0
 WORTH_A_CUT = 1.5  # as many clips at the cut as at the longest
 
 
-def step_choices(dataset: DatasetProfile, effective_batch_size: int, num_epochs: float) -> dict[str, Choice]:
+def step_choices(
+    dataset: DatasetProfile, effective_batch_size: int, num_epochs: float, max_steps: int = -1
+) -> dict[str, Choice]:
     """Warmup, evaluation, checkpoints and logging, from the number of optimizer steps."""
     per_epoch = max(1, math.ceil(dataset.utterances / effective_batch_size))
-    total = max(1, math.ceil(per_epoch * num_epochs))
+    total = max_steps if max_steps > 0 else max(1, math.ceil(per_epoch * num_epochs))
     warmup = min(math.ceil(WARMUP_SHARE * total), MOST_WARMUP_STEPS)
     # The last evaluation of an epoch falls on its end, and checkpoints fall on evaluations.
     rounds = math.ceil(per_epoch / MOST_STEPS_BETWEEN_EVALUATIONS)

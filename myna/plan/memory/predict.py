@@ -5,15 +5,18 @@ The calling process needs no torch.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
-from myna.errors import ModelError
+from myna.errors import ModelError, MynaError
 from myna.plan.memory.closed_formula import closed_formula
 from myna.plan.memory.fit import MemoryModel
 from myna.plan.request import MemoryRequest
@@ -34,14 +37,22 @@ def memory_model(request: MemoryRequest) -> MemoryModel:
     Raises:
         ModelError: the step cannot be traced, and the formula does not know the family either.
     """
-    return _model_of(json.dumps(request.to_json(), sort_keys=True))
+    return _model_of(json.dumps(request.to_json(), sort_keys=True), trace_in_worker)
+
+
+def memory_model_here(request: MemoryRequest) -> MemoryModel:
+    """The same, traced in this process: a command that only plans saves the seconds and the memory of a second one.
+
+    Torch is patched for good by it: never where a model is to be trained afterwards.
+    """
+    return _model_of(json.dumps(request.to_json(), sort_keys=True), trace_here)
 
 
 @functools.lru_cache(maxsize=CACHED_REQUESTS)
-def _model_of(request_json: str) -> MemoryModel:
+def _model_of(request_json: str, trace: Callable[[str], MemoryModel]) -> MemoryModel:
     request = MemoryRequest.from_json(json.loads(request_json))
     try:
-        model = trace_in_worker(request_json)
+        model = trace(request_json)
     except ModelError as error:
         name, problem = request.model.name or request.model.model_class, error.problem
         try:
@@ -56,6 +67,24 @@ def _model_of(request_json: str) -> MemoryModel:
             request.model.name or request.model.model_class,
         )
     return model
+
+
+def trace_here(request_json: str) -> MemoryModel:
+    """Trace in this process.
+
+    Raises:
+        ModelError: the step cannot be traced.
+    """
+    from myna.plan.memory.worker import fitted
+
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+            warnings.simplefilter("ignore")
+            return fitted(MemoryRequest.from_json(json.loads(request_json)))
+    except MynaError as error:
+        raise ModelError(f"the step could not be traced: {error.problem}") from error
+    except Exception as error:  # whatever a family's code does on tensors that hold nothing
+        raise ModelError(f"the step could not be traced: {error!r}") from error
 
 
 def trace_in_worker(request_json: str) -> MemoryModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 SUMMARY_SHAPE = 2.0  # of the beta distribution near 0: few clips are very short
 NUM_QUANTILES = 512
+MAX_HOURS = 1e9  # a thousand times what was ever collected
 MAX_PROBES = 5_000  # files whose headers are read; mp3 takes 0.8 ms each
 
 
@@ -101,9 +101,9 @@ class DatasetProfile:
         Raises:
             DataError: figures that no dataset has.
         """
-        if not (0 < mean_seconds < longest_seconds and hours * 3600 >= longest_seconds and math.isfinite(hours)):
+        if not (0 < mean_seconds < longest_seconds <= hours * 3600 and hours <= MAX_HOURS):
             raise DataError(
-                "expected 0 < mean seconds < longest seconds <= hours x 3600; "
+                f"expected 0 < mean seconds < longest seconds <= hours x 3600, and at most {MAX_HOURS:,.0f} hours; "
                 f"received mean {mean_seconds:g} s, longest {longest_seconds:g} s, {hours:g} hours"
             )
         shape = SUMMARY_SHAPE * (longest_seconds / mean_seconds - 1)  # its mean is mean_seconds / longest_seconds

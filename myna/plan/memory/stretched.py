@@ -1,0 +1,55 @@
+"""Memory of training on clips that augmentation makes longer than the dataset says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from myna.plan.memory.fit import MemoryModel, Peak
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from myna.plan.choices.ways import AskMemory
+    from myna.plan.request import MemoryRequest
+
+
+def stretched(ask: AskMemory, factor: float, request: MemoryRequest) -> MemoryModel:
+    """What `ask` gives, for clips that may become `factor` times as long; evaluation hears them as they are."""
+    model = ask(request)
+    return model if factor == 1 or request.activity == "evaluate" else StretchedMemory(model, factor)
+
+
+class StretchedMemory(MemoryModel):
+    """A memory model that is asked by the lengths of the dataset and answers for the longest they can become.
+
+    Args:
+        model: of the step.
+        factor: times as long as in the dataset, 1 or more.
+    """
+
+    def __init__(self, model: MemoryModel, factor: float) -> None:
+        super().__init__(model.request, model.parameters, model.trainable, exact=model.exact)
+        self.model = model
+        self.factor = factor
+
+    def flops(self, clips: int, seconds: float) -> float:
+        """Of clips as they are, since they are made longer about as often as shorter."""
+        return self.model.flops(clips, seconds)
+
+    def peak(self, clips: int, seconds: float) -> Peak:
+        """As the model's, at the greater length."""
+        return self.model.peak(clips, self.factor * seconds)
+
+    def reserved(self, clips: int, seconds: float, then: Sequence[tuple[int, float]] = ()) -> int:
+        """As the model's, at the greater lengths."""
+        return self.model.reserved(clips, self.factor * seconds, self._longer(then))
+
+    def fits(self, clips: int, seconds: float, limit_bytes: int, then: Sequence[tuple[int, float]] = ()) -> bool:
+        """As the model's, at the greater lengths."""
+        return self.model.fits(clips, self.factor * seconds, limit_bytes, self._longer(then))
+
+    def _longer(self, then: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+        return [(clips, self.factor * seconds) for clips, seconds in then]
+
+    def _pack(self, header: dict[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError("only what was traced is kept")

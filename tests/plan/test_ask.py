@@ -1,0 +1,42 @@
+"""Figures that nothing has are refused; what is given is what is answered for."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from myna.config import load_config
+from myna.errors import PlanError
+from myna.plan.ask import Question, answer
+
+
+@pytest.mark.parametrize(
+    ("values", "refused"),
+    [
+        ({"memory_gb": math.nan, "gpu": "T4"}, "--memory-gb: expected 0 to 10000; received nan"),
+        ({"memory_gb": math.inf, "gpu": "T4"}, "--memory-gb: expected 0 to 10000; received inf"),
+        ({"memory_gb": -3, "gpu": "T4"}, "--memory-gb"),
+        ({"memory_gb": 40, "gpu": "T4", "hours": 1}, "--memory-gb: expected at most the 15.63 that a T4 has"),
+        ({"hours": -5}, "--hours"),
+        ({"hours": 1, "check": "4", "longest_seconds": math.nan}, "--longest-seconds"),
+        ({"hours": 1, "check": "4", "longest_seconds": 1e9}, "--longest-seconds: expected 0 to 3600"),
+        ({"longest_seconds": 20}, "--longest-seconds: expected --hours with it"),
+        ({"hours": 1, "advise": True, "check": "4"}, "--advise, --check"),
+        ({"hours": 1, "gpu": "T4", "check": "4x0"}, "--check"),
+    ],
+)
+def test_impossible_figures_are_refused(values, refused):
+    with pytest.raises(PlanError) as error:
+        answer(load_config([]), Question(**values))
+    assert refused in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_check_needs_no_dataset_and_keeps_what_is_trained():
+    question = Question(gpu="T4", model="wav2vec2-xls-r-300m", check="1", longest_seconds=4)
+    frozen = answer(load_config([]), question).rows
+    assert {row.seconds for row in frozen} == {4}
+    assert len(frozen) == 3
+    trained = answer(load_config([], ["model.freeze_front_end=false"]), question).rows
+    assert len(trained) == 2  # no front end that could run clip by clip
