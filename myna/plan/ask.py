@@ -7,6 +7,8 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from myna.audio.augment.chain import Chain
+from myna.data.catalog import Catalog
 from myna.errors import PlanError
 from myna.plan.advise import advise
 from myna.plan.from_config import plan_for
@@ -14,6 +16,7 @@ from myna.plan.memory.predict import memory_model_here
 from myna.plan.profiles.dataset import DatasetProfile
 from myna.plan.profiles.hardware import HardwareProfile
 from myna.plan.profiles.model import ModelProfile
+from myna.plan.speed import measure_producer
 from myna.plan.verdicts import verdicts
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     from myna.config import Config
     from myna.plan.evidence import LanguageResources, Latency
+    from myna.plan.speed import ProducerRate
     from myna.plan.training_plan import TrainingPlan
 
 LONGEST_SECONDS = 30.0  # of a clip, where nothing is said
@@ -80,7 +84,19 @@ def answer(config: Config, question: Question) -> TrainingPlan | Answers:
         clips, parts = _batch(question.check)
         longest = question.longest_seconds or _dataset(config, question).max_seconds
         return Answers("verdicts", verdicts(hardware, model, clips, parts, longest, ask=memory_model_here))
-    return plan_for(config, hardware, _dataset(config, question), model, ask=memory_model_here)
+    producer = None if question.hours or question.model else _producer(config)
+    return plan_for(config, hardware, _dataset(config, question), model, producer=producer, ask=memory_model_here)
+
+
+def _producer(config: Config) -> ProducerRate | None:
+    """How fast a core of this machine prepares the catalog's recordings for the configuration's model."""
+    from myna.models.build import build_processor
+
+    with Catalog(config.data.db) as catalog:
+        version = catalog.version(config.data.version).version_id
+        utterances = list(catalog.utterances(version, split="train"))
+    processor = build_processor(config, [utterance.text for utterance in utterances])
+    return measure_producer(utterances, processor, Chain(config.augment) if config.augment else None)
 
 
 def _check(question: Question) -> None:

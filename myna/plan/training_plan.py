@@ -131,8 +131,9 @@ class TrainingPlan:
         seconds, clips = self.feed.clips_per_bucket[-1]
         memory = self.feed.memory
         basis = "predicted" if memory.traced else "at most"
+        parts = self.feed.feed_accumulation
         return (
-            f"Planned: steps of {self.feed.step_seconds:g} s of speech in {self.feed.feed_accumulation} micro-batches "
+            f"Planned: steps of {self.feed.step_seconds:g} s of speech in {parts} micro-batch{'es' * (parts > 1)} "
             f"(up to {clips} clips of {seconds:g} s), {self.settings.precision}"
             f"{', checkpointed' if self.settings.gradient_checkpointing else ''}; memory {basis} "
             f"{gib(memory.peak_bytes)} of {gib(memory.limit_bytes)}. Every value and its reason: plan.json"

@@ -40,3 +40,12 @@ def test_a_check_needs_no_dataset_and_keeps_what_is_trained():
     assert len(frozen) == 3
     trained = answer(load_config([], ["model.freeze_front_end=false"]), question).rows
     assert len(trained) == 2  # no front end that could run clip by clip
+
+
+@pytest.mark.slow
+def test_a_catalog_is_planned_for_with_the_rate_at_which_its_recordings_are_prepared(tone_catalog):
+    sizes = ["model.d_model=48", "model.num_encoder_layers=2", "model.d_ff=96", "model.conv_kernel_size=7"]
+    plan = answer(load_config([], [f"data.db={tone_catalog}", *sizes]), Question(gpu="T4"))
+    assert plan.speed.producer.audio_seconds_per_second > 1
+    assert plan.speed.producers_needed >= 1
+    assert "producers needed" in str(plan)
