@@ -21,6 +21,7 @@ SENSIBLE_CLIPS = 4
 # (documentation of TrainingArguments.activation_checkpointing).
 CHECKPOINTING_COST = "about 25-35 % more time a step"
 FP32_BYTES = 4
+MOST_CLIPS = 1024  # that a micro-batch is tried with, unless more are asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def longest_that_fits(model: MemoryModel, longest_seconds: float, limit_bytes: i
     return fits if fits >= 1 else 0.0
 
 
-def largest_in_a_row(model: MemoryModel, lengths: Sequence[float], limit_bytes: int, at_most: int = 1024) -> int:
+def largest_in_a_row(model: MemoryModel, lengths: Sequence[float], limit_bytes: int, at_most: int) -> int:
     """Clips that fit in a row of batches of these lengths, the longest first; 0 when not even one does."""
     largest = model.largest_batch(lengths[0], limit_bytes, at_most)
     if _holds(model, largest, lengths, limit_bytes):
@@ -143,7 +144,7 @@ def _is_worth_a_look(settings: StepSettings, tried: Sequence[Way], enough: int, 
 def _measure(ask: AskMemory, request: MemoryRequest, lengths: Sequence[float], limit_bytes: int, share: int) -> Way:
     settings = replace(request.settings, accumulates=share > 1)
     model = ask(replace(request, settings=settings))
-    largest = largest_in_a_row(model, lengths, limit_bytes)
+    largest = largest_in_a_row(model, lengths, limit_bytes, at_most=max(MOST_CLIPS, share))
     waiting = FP32_BYTES * model.trainable  # gradients that wait through the next forward, unless the step fits at once
     if largest < share and model.peak(share, lengths[0]).bytes - waiting <= limit_bytes:
         whole = replace(settings, accumulates=False)

@@ -318,3 +318,17 @@ def test_a_real_model_is_traced_and_planned(caplog):
     assert 0 < found.config.per_device_train_batch_size <= largest
     assert found.memory.reserved_bytes <= found.memory.limit_bytes < memory.reserved(largest + 1, 30)
     assert found.memory.peak_bytes > subject.state_bytes
+
+
+def test_the_largest_value_is_found_beyond_a_thousand_clips():
+    """What is offered fits, and a hundredth more does not."""
+    overrides = {"per_device_train_batch_size": 100_000, "gradient_checkpointing": True, "front_end_by_clip": True}
+    data = DatasetProfile.from_durations(np.full(100, 0.5), labels_per_second=15)
+    with pytest.raises(PlanError) as error:
+        plan(90, overrides=overrides, data=data)
+    largest = int(str(error.value).partition("expected at most ")[2].partition(" ")[0])
+    assert largest > 1024
+    asked = overrides | {"per_device_train_batch_size": largest}
+    assert values(plan(90, overrides=asked, data=data))["per_device_train_batch_size"] == largest
+    with pytest.raises(PlanError):
+        plan(90, overrides=asked | {"per_device_train_batch_size": int(1.01 * largest)}, data=data)
