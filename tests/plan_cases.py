@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from myna.plan.memory.fit import MemoryModel, Peak
+from myna.plan.memory.model import MemoryModel, Peak
 from myna.plan.profiles.dataset import DatasetProfile
 from myna.plan.profiles.hardware import HardwareProfile
 from myna.plan.profiles.model import ModelProfile
@@ -92,9 +92,6 @@ class FormulaMemory(MemoryModel):
 
     def fits(self, clips: int, seconds: float, limit_bytes: int, then: Sequence[tuple[int, float]] = ()) -> bool:
         return self.reserved(clips, seconds, then) <= limit_bytes
-
-    def _pack(self, header: dict[str, Any]) -> dict[str, Any]:
-        raise NotImplementedError
 
 
 class Asked:

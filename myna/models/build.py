@@ -110,12 +110,23 @@ def build_recognizer(config: Config, train_texts: Sequence[str]) -> AnyRecognize
         )
     if settings.pretrained:
         return CTCRecognizer(processor, _pretrained_ctc_model(config, processor), metadata)
+    model_class, model_config = ctc_model_of(config, processor.tokenizer.vocab_size)
+    return CTCRecognizer(processor, model_class(model_config), metadata)
+
+
+def ctc_model_of(config: Config, vocab_size: int) -> tuple[type[CTCModel], CTCConfig]:
+    """Class and configuration of the CTC model of ours that a configuration trains from scratch.
+
+    Args:
+        config: of the run.
+        vocab_size: tokens, the blank included.
+    """
+    settings = config.model
     config_class, model_class = CTC_MODELS[settings.family]
     sizes = {name: getattr(settings, name) for name in SIZES}
     if settings.family == "conformer":
         sizes["conv_kernel_size"] = settings.conv_kernel_size
-    tokens, n_mels = processor.tokenizer.vocab_size, processor.log_mel.n_mels
-    return CTCRecognizer(processor, model_class(config_class(vocab_size=tokens, n_mels=n_mels, **sizes)), metadata)
+    return model_class, config_class(vocab_size=vocab_size, n_mels=config.features.n_mels, **sizes)
 
 
 def load_recognizer(model: str | Path) -> AnyRecognizer:

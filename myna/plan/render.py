@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from myna.plan.memory.fit import MemoryModel
+    from myna.plan.memory.model import MemoryModel
     from myna.plan.optimal_config import OptimalConfig
     from myna.plan.training_plan import MemoryPrediction, TrainingPlan
 

@@ -11,7 +11,7 @@ from myna.plan.render import gib, tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from myna.plan.memory.fit import MemoryModel
+    from myna.plan.memory.model import MemoryModel
     from myna.plan.profiles.dataset import DatasetProfile
     from myna.plan.profiles.hardware import HardwareProfile
     from myna.plan.profiles.model import ModelProfile

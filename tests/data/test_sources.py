@@ -126,7 +126,7 @@ def sidecars(folder: Path, clips: Path, extras) -> Path:
 
 
 def hugging_face(folder: Path, clips: Path, extras) -> Path:
-    datasets = pytest.importorskip("datasets")
+    import datasets
 
     def part(names: list[str]):
         columns = {
@@ -147,7 +147,8 @@ def hugging_face(folder: Path, clips: Path, extras) -> Path:
 
 
 def parquet(folder: Path, clips: Path, extras) -> Path:
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     hugging_face(folder, clips, extras)
     saved = datasets.load_from_disk(folder / "saved")
     parts = dict(saved) if extras else {"": saved}
@@ -162,7 +163,8 @@ MAKERS = [metadata_csv, metadata_json, metadata_jsonl, semicolons, tabs, json_li
 
 @pytest.fixture
 def _quiet_datasets(monkeypatch, tmp_path) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     datasets.disable_progress_bars()
 
@@ -376,7 +378,8 @@ def test_kaldi_segments_and_pipes(tmp_path):
 
 
 def test_a_hugging_face_split_of_another_name_is_named(clips, tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     part = datasets.Dataset.from_dict({"path": ["a.wav", "b.wav"], "text": ["x", "y"]})
     datasets.DatasetDict({"train": part, "invalidated": part}).save_to_disk(tmp_path / "saved")
     rows = list(read_source(tmp_path / "saved"))

@@ -14,7 +14,7 @@ from myna.plan.training_plan import FeedBudget, MemoryPrediction
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from myna.plan.memory.fit import MemoryModel
+    from myna.plan.memory.model import MemoryModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from myna.plan.choices.ways import AskMemory
-    from myna.plan.memory.fit import MemoryModel
+    from myna.plan.memory.model import MemoryModel
     from myna.plan.request import MemoryRequest
 
 LORA_RANK = 32

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from myna.plan.memory.fit import MemoryModel
+    from myna.plan.memory.model import MemoryModel
     from myna.plan.request import MemoryRequest, StepSettings
 
     AskMemory = Callable[[MemoryRequest], MemoryModel]

@@ -19,7 +19,7 @@ from myna.plan.memory.polynomials import CLIP_SECONDS, CLIP_SECONDS_SQUARED, CLI
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from myna.plan.memory.fit import MemoryModel
+    from myna.plan.memory.model import MemoryModel
     from myna.plan.request import MemoryRequest, ModelSpec
 
 # Floats that a layer saves at each position, in units of its width and of its inner width: counted from traces.

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import io
 import json
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
 
 from myna.plan.memory.allocator import MIN_BLOCK_BYTES, CudaAllocator, ProcessHeap, SimulatedOutOfMemoryError, replay
+from myna.plan.memory.model import MemoryModel, Peak
 from myna.plan.memory.polynomials import fit_above, fit_rows, terms
 from myna.plan.memory.script import Script
 from myna.plan.request import MemoryRequest
@@ -40,81 +40,28 @@ MIN_ALIKE = 3  # probes that must go the same way
 PROBE_TOLERANCE = 0.01  # of their peaks
 
 
-@dataclass(frozen=True, slots=True)
-class Peak:
-    """The moment at which most memory is in use."""
+class FittedMemory(MemoryModel):
+    """A model whose figures were fitted to traced steps; it can be written and read back.
 
-    bytes: int
-    phase: str  # forward, backward, optimizer, evaluate
-    parts: dict[str, int]  # bytes by what they are for; they add up
-
-
-class MemoryModel(ABC):
-    """What one training or evaluation step needs.
-
-    Attributes:
-        request: what was asked.
-        parameters: count, frozen ones included.
-        trainable: count.
-        exact: replayed from a traced step; False for a bound that is on the safe side.
+    Args:
+        flop_coefficients: (NUM_TERMS,) of the terms of `polynomials.terms`.
     """
 
-    def __init__(self, request: MemoryRequest, parameters: int, trainable: int, *, exact: bool) -> None:
-        self.request = request
-        self.parameters = parameters
-        self.trainable = trainable
-        self.exact = exact
+    def __init__(
+        self,
+        request: MemoryRequest,
+        parameters: int,
+        trainable: int,
+        *,
+        exact: bool,
+        flop_coefficients: NDArray[np.float64],
+    ) -> None:
+        super().__init__(request, parameters, trainable, exact=exact)
+        self._flop_coefficients = flop_coefficients
 
-    @abstractmethod
     def flops(self, clips: int, seconds: float) -> float:
-        """Floating-point operations of one micro-batch, forward and backward."""
-
-    @abstractmethod
-    def peak(self, clips: int, seconds: float) -> Peak:
-        """Most memory in use at one time, for `clips` clips of `seconds` seconds each."""
-
-    @abstractmethod
-    def reserved(self, clips: int, seconds: float, then: Sequence[tuple[int, float]] = ()) -> int:
-        """Bytes that the allocator would take: the caching allocator on cuda, the process's heap on cpu.
-
-        Args:
-            clips: of the first steps' batches.
-            seconds: of each of those clips; the longest batch runs first.
-            then: (clips, seconds) of steps after them, in this order; the first batch comes once more after those.
-        """
-
-    @abstractmethod
-    def fits(self, clips: int, seconds: float, limit_bytes: int, then: Sequence[tuple[int, float]] = ()) -> bool:
-        """Whether these steps run where `limit_bytes` can be reserved. The arguments are those of `reserved`."""
-
-    def largest_batch(
-        self, seconds: float, limit_bytes: int, at_most: int = 1024, shorter_seconds: Sequence[float] = ()
-    ) -> int:
-        """The most clips of one length that fit; 0 if not even one does.
-
-        Args:
-            seconds: of each clip.
-            limit_bytes: what can be reserved.
-            at_most: where the search ends.
-            shorter_seconds: other lengths that follow, each with as many clips as the same padded seconds allow.
-        """
-
-        def fit(clips: int) -> bool:
-            then = [(int(clips * seconds / shorter), shorter) for shorter in shorter_seconds]
-            return self.fits(clips, seconds, limit_bytes, then)
-
-        if at_most < 1 or not fit(1):
-            return 0
-        fitting, failing = 1, at_most + 1
-        while fitting * 2 < failing:  # doubling
-            if not fit(fitting * 2):
-                failing = fitting * 2
-                break
-            fitting *= 2
-        while failing - fitting > 1:  # bisection
-            middle = (fitting + failing) // 2
-            fitting, failing = (middle, failing) if fit(middle) else (fitting, middle)
-        return fitting
+        """See `MemoryModel.flops`."""
+        return float(self._flop_coefficients @ terms(clips, seconds))
 
     def to_bytes(self) -> bytes:
         """The model as an .npz archive without pickles."""
@@ -131,7 +78,7 @@ class MemoryModel(ABC):
         return file.getvalue()
 
     @staticmethod
-    def from_bytes(content: bytes) -> MemoryModel:
+    def from_bytes(content: bytes) -> FittedMemory:
         """The inverse of `to_bytes`.
 
         Raises:
@@ -153,7 +100,7 @@ class MemoryModel(ABC):
         """Add what is not an array to the header; return what is."""
 
 
-class TracedMemory(MemoryModel):
+class TracedMemory(FittedMemory):
     """A traced step, replayed with the sizes of the batch in question.
 
     Args:
@@ -174,16 +121,11 @@ class TracedMemory(MemoryModel):
         coefficients: NDArray[np.float64],
         flop_coefficients: NDArray[np.float64],
     ) -> None:
-        super().__init__(request, parameters, trainable, exact=True)
+        super().__init__(request, parameters, trainable, exact=True, flop_coefficients=flop_coefficients)
         self.script = script
         self._rows = rows
         self._coefficients = coefficients
-        self._flop_coefficients = flop_coefficients
         self._on_cuda = request.settings.device == "cuda"
-
-    def flops(self, clips: int, seconds: float) -> float:
-        """See `MemoryModel.flops`."""
-        return float(self._flop_coefficients @ terms(clips, seconds))
 
     def sizes(self, clips: int, seconds: float) -> NDArray[np.int64]:
         """(storages + 1,) bytes of each storage, in whole blocks on cuda."""
@@ -270,7 +212,7 @@ class TracedMemory(MemoryModel):
         )
 
 
-class BoundedMemory(MemoryModel):
+class BoundedMemory(FittedMemory):
     """A bound above a step's memory, for when a step cannot be replayed.
 
     Args:
@@ -287,13 +229,8 @@ class BoundedMemory(MemoryModel):
         bounds: Mapping[str, Mapping[str, NDArray[np.float64]]],
         flop_coefficients: NDArray[np.float64],
     ) -> None:
-        super().__init__(request, parameters, trainable, exact=False)
+        super().__init__(request, parameters, trainable, exact=False, flop_coefficients=flop_coefficients)
         self._bounds = bounds
-        self._flop_coefficients = flop_coefficients
-
-    def flops(self, clips: int, seconds: float) -> float:
-        """See `MemoryModel.flops`."""
-        return float(self._flop_coefficients @ terms(clips, seconds))
 
     def peak(self, clips: int, seconds: float) -> Peak:
         """See `MemoryModel.peak`."""
@@ -331,7 +268,7 @@ class BoundedMemory(MemoryModel):
 
 def fit_memory_model(
     request: MemoryRequest, probes: Sequence[tuple[int, float]], ledgers: Sequence[Ledger]
-) -> MemoryModel:
+) -> FittedMemory:
     """The memory model of a request from its traced steps.
 
     Args:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from myna.errors import ModelError, MynaError
 from myna.plan.memory.closed_formula import closed_formula
-from myna.plan.memory.fit import MemoryModel
+from myna.plan.memory.fit import FittedMemory
+from myna.plan.memory.model import MemoryModel
 from myna.plan.request import MemoryRequest
 
 TIMEOUT_SECONDS = 180  # a model of 1B parameters takes a tenth of it on one core
@@ -108,6 +109,6 @@ def trace_in_worker(request_json: str) -> MemoryModel:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
         raise ModelError(f"the step could not be traced (exit status {done.returncode}): {lines[-1]}")
     try:
-        return MemoryModel.from_bytes(done.stdout)
+        return FittedMemory.from_bytes(done.stdout)
     except ValueError as error:
         raise ModelError(f"the process that traces the step gave no model: {error}") from error

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from myna.plan.memory.fit import MemoryModel, Peak
+from myna.plan.memory.model import MemoryModel, Peak
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +50,3 @@ class StretchedMemory(MemoryModel):
 
     def _longer(self, then: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
         return [(clips, self.factor * seconds) for clips, seconds in then]
-
-    def _pack(self, header: dict[str, Any]) -> dict[str, Any]:
-        raise NotImplementedError("only what was traced is kept")

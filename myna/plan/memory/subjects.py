@@ -17,7 +17,8 @@ from myna.plan.memory.stand_ins import Adam8bit, quantize
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-    from myna.plan.request import LoraSpec, MemoryRequest, ModelSpec, StepSettings
+from myna.plan.profiles.model_spec import freeze
+from myna.plan.request import LoraSpec, MemoryRequest, ModelSpec, StepSettings
 
 SAMPLE_RATE_HZ = 16_000
 FRAMES_PER_SECOND = 100  # of log-mel features, one every 10 ms
@@ -47,7 +48,7 @@ def build_model(spec: ModelSpec, settings: StepSettings, *, real: bool = False) 
     model = _find(spec.model_class)._from_config(config, dtype=torch.float32, **attention)
     model.config.use_cache = False
     for name in spec.frozen:
-        _freeze(model, name)
+        freeze(model, name)
     if settings.front_end_by_clip:
         from myna.models.front_end import run_front_end_by_clip
 
@@ -83,19 +84,6 @@ def _drop_no_layer(config: PreTrainedConfig) -> None:
             setattr(config, name, 0.0)
         elif hasattr(value, "to_dict"):  # of an encoder or decoder inside
             _drop_no_layer(value)
-
-
-def _freeze(model: nn.Module, name: str) -> None:
-    module = dict(model.named_modules()).get(name)
-    if module is not None:
-        module.requires_grad_(False)
-        if hasattr(module, "_freeze_parameters"):  # a wav2vec 2.0 front end would still ask for gradients of its input
-            module._freeze_parameters()
-        return
-    parameter = dict(model.named_parameters()).get(name)
-    if parameter is None:
-        raise ModelError(f"expected a module or parameter of {type(model).__name__} to freeze; received {name!r}")
-    parameter.requires_grad_(False)
 
 
 def _with_adapters(model: PreTrainedModel, lora: LoraSpec) -> PreTrainedModel:

@@ -17,7 +17,7 @@ from myna.errors import MynaError
 from myna.plan.request import MemoryRequest
 
 if TYPE_CHECKING:
-    from myna.plan.memory.fit import MemoryModel
+    from myna.plan.memory.fit import FittedMemory
 
 # (clips, seconds). Never one clip: torch leaves copies out there. The first number of clips divides no model's width,
 # and at the first length no stride divides the frames before it, so that few sizes are equal there by chance.
@@ -27,7 +27,7 @@ CANNOT_TRACE = 3  # exit status
 MAX_REQUEST_BYTES = 10_000_000
 
 
-def fitted(request: MemoryRequest) -> MemoryModel:
+def fitted(request: MemoryRequest) -> FittedMemory:
     """Trace a request at the probes and fit a model to the ledgers; patches torch for good."""
     from myna.plan.memory.fit import fit_memory_model
     from myna.plan.memory.probes import probe

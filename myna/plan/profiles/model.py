@@ -132,17 +132,12 @@ class ModelProfile:
         Raises:
             ModelError: `model.pretrained` is no model.
         """
-        from myna.models.build import CTC_MODELS, SIZES
+        from myna.models.build import ctc_model_of
 
         settings = config.model
         if settings.pretrained:
             return cls.from_folder(settings.pretrained, frozen=_frozen_by(config))
-        config_class, model_class = CTC_MODELS[settings.family]
-        sizes = {size: getattr(settings, size) for size in SIZES}
-        if settings.family == "conformer":
-            sizes["conv_kernel_size"] = settings.conv_kernel_size
-        model = _on_meta(model_class, config_class(vocab_size=vocab_size, n_mels=config.features.n_mels, **sizes))
-        return cls.of(model, settings.family)
+        return cls.of(_on_meta(*ctc_model_of(config, vocab_size)), settings.family)
 
     @property
     def state_bytes(self) -> int:

@@ -104,6 +104,8 @@ def freeze(model: nn.Module, part: str) -> None:
             f"Its largest parts are {', '.join(name for name, _ in model.named_children())}.",
         )
     found.requires_grad_(False)
+    if hasattr(found, "_freeze_parameters"):  # a wav2vec 2.0 front end would still ask for gradients of its input
+        found._freeze_parameters()
 
 
 def matches_target(name: str, target: str) -> bool:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from myna.plan.memory.allocator import MIB
-from myna.plan.memory.fit import BoundedMemory, MemoryModel, TracedMemory, fit_memory_model
+from myna.plan.memory.fit import BoundedMemory, FittedMemory, TracedMemory, fit_memory_model
 from myna.plan.memory.ledger import ACTIVATIONS, BATCH, GRADIENTS, OPTIMIZER_STATE, PARAMETERS, Ledger
+from myna.plan.memory.model import MemoryModel
 from myna.plan.request import MemoryRequest, ModelSpec, StepSettings
 
 PROBES = [(2, 5.0), (3, 12.0), (2, 28.0), (5, 19.0)]
@@ -122,7 +123,7 @@ def test_on_a_cpu_the_heap_counts_and_sizes_are_not_rounded():
 def test_bytes_hold_the_whole_model(extra: bool):
     ledgers = [ledger(*probe, extra=extra and probe[0] == 2) for probe in PROBES]
     model = fit_memory_model(request(), PROBES, ledgers)
-    again = MemoryModel.from_bytes(model.to_bytes())
+    again = FittedMemory.from_bytes(model.to_bytes())
     assert type(again) is type(model) is (BoundedMemory if extra else TracedMemory)
     assert (again.request, again.parameters, again.trainable) == (model.request, model.parameters, model.trainable)
     assert again.peak(6, 9.0) == model.peak(6, 9.0)
@@ -133,7 +134,7 @@ def test_bytes_hold_the_whole_model(extra: bool):
 @pytest.mark.parametrize("content", [b"", b"nothing of the kind", fitted().to_bytes()[:200]])
 def test_other_bytes_are_refused(content: bytes):
     with pytest.raises(ValueError, match="memory model"):
-        MemoryModel.from_bytes(content)
+        FittedMemory.from_bytes(content)
 
 
 def test_ledgers_that_go_other_ways_give_a_bound_above_them():

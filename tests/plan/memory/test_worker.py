@@ -7,7 +7,7 @@ import sys
 import pytest
 from plan_specs import wav2vec2
 
-from myna.plan.memory.fit import MemoryModel
+from myna.plan.memory.fit import FittedMemory
 from myna.plan.memory.worker import CANNOT_TRACE
 from myna.plan.request import MemoryRequest, ModelSpec, StepSettings
 
@@ -29,7 +29,7 @@ def test_the_worker_plans_a_cuda_step_without_cuda() -> None:
         MemoryRequest(spec, StepSettings(precision="fp16", gradient_checkpointing=lean, front_end_by_clip=lean))
         for lean in (False, True)
     )
-    models = [MemoryModel.from_bytes(answer(request).stdout) for request in (plain, lean)]
+    models = [FittedMemory.from_bytes(answer(request).stdout) for request in (plain, lean)]
     assert [model.request for model in models] == [plain, lean]
     assert all(model.exact for model in models)
     at_plain, at_lean = (model.peak(16, 20.0) for model in models)

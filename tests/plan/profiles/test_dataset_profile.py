@@ -141,7 +141,8 @@ def test_a_source_that_is_not_there(tmp_path):
 
 
 def huggingface(columns, audio: str = ""):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     dataset = datasets.Dataset.from_dict(columns)
     return dataset.cast_column(audio, datasets.Audio()) if audio else dataset
 
@@ -161,7 +162,8 @@ def test_recordings_by_path(wav_folder):
 
 
 def test_a_resampled_view_and_a_selection(wav_folder):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     columns = {"audio": [str(wav_folder / f"{index}.wav") for index in range(5)]}
     dataset = huggingface(columns, audio="audio").cast_column("audio", datasets.Audio(sampling_rate=16_000))
     assert DatasetProfile.from_huggingface(dataset.select([4, 0])).quantile_seconds == (0.5, 4.0)
@@ -220,7 +222,8 @@ def test_an_even_sample_of_rows():
 
 
 def test_the_training_split_of_several():
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     both = datasets.DatasetDict(test=huggingface({"duration": [9.0]}), train=huggingface({"duration": SECONDS}))
     assert_known(DatasetProfile.from_huggingface(both))
 

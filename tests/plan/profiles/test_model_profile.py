@@ -177,7 +177,8 @@ def test_half_precision_weights_take_half():
 
 
 def adapted(targets, model=None):
-    peft = pytest.importorskip("peft")
+    import peft
+
     return peft.get_peft_model(model or tiny_wav2vec2(), peft.LoraConfig(r=4, lora_dropout=0.1, target_modules=targets))
 
 
