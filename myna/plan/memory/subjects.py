@@ -13,12 +13,11 @@ from transformers.optimization import Adafactor  # here, since importing it make
 
 from myna.errors import ModelError
 from myna.plan.memory.stand_ins import Adam8bit, quantize
+from myna.plan.profiles.model_spec import freeze
+from myna.plan.request import LoraSpec, MemoryRequest, ModelSpec, StepSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
-
-from myna.plan.profiles.model_spec import freeze
-from myna.plan.request import LoraSpec, MemoryRequest, ModelSpec, StepSettings
 
 SAMPLE_RATE_HZ = 16_000
 FRAMES_PER_SECOND = 100  # of log-mel features, one every 10 ms
