@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from myna.cli import main
+from myna.cli.main import main
 
 main()

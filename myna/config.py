@@ -64,6 +64,7 @@ class DataConfig(Section):
 
     db: str = "catalog.db"
     version: str = ""  # dataset version ID (or a unique prefix); "" is the newest
+    shards: str = ""  # train: folder or URL that `myna shard` wrote; recordings come from there instead of from files
     language: str = ""  # ISO 639 code for rows that name none
     columns: ColumnNames = ColumnNames()
     min_duration_seconds: float = Field(default=0.5, ge=0)
@@ -156,8 +157,16 @@ class TrainingConfig(Section):
 
 
 class FeedConfig(Section):
-    """How batches are cut from an epoch."""
+    """How batches are cut from an epoch, and where they wait for the trainer."""
 
+    home: Literal["local", "redis"] = "local"  # processes of this machine, or a Redis that any host can fill
+    redis_url: str = ""  # "" is $MYNA_REDIS_URL, else redis://localhost:6379; `embedded` starts a private server
+    run: str = ""  # name under which producers find the run; "" is that of the run folder
+    producers: int = Field(default=0, ge=0, le=1000)  # redis: processes that the run starts here; others may join
+    max_memory_gb: float = Field(default=49, gt=0)  # of all batches that wait (GiB)
+    lease_seconds: float = Field(default=10, ge=1, le=3600)  # redis: a dead producer's batch is made anew after this
+    expire_seconds: int = Field(default=3600, ge=60)  # redis: what a run leaves there vanishes after this
+    patience_seconds: float = Field(default=600, ge=1)  # redis: how long a server may be away
     num_buckets: int = Field(default=30, ge=1, le=1000)  # lengths that batches are grouped by
     # Padded audio of an optimizer step, all devices together; `auto` takes it from the batch sizes
     step_seconds: Annotated[float, Field(gt=0)] | Auto = "auto"
@@ -184,7 +193,7 @@ class Config(Section):
 
     def prepare_settings(self) -> PrepareSettings:
         """The data section as `prepare` takes it."""
-        values = self.data.model_dump(exclude={"db", "version", "columns"})
+        values = self.data.model_dump(exclude={"db", "version", "shards", "columns"})
         columns = {role: name for role, name in self.data.columns.model_dump().items() if name}
         return PrepareSettings(columns=columns, **values)
 

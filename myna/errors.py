@@ -9,6 +9,7 @@ MynaError                 a user's mistake or broken input; the CLI prints one l
 ├── ModelError            a model folder that cannot be loaded or does not fit the request
 ├── PlanError             a plan whose values cannot hold together, or for which the memory is too small
 ├── TrainingError         a run that cannot start, resume or go on
+├── FeedError             a container of batches that cannot be reached, is another's, or holds something else
 ├── PlanningUnavailableError  this torch cannot trace a step without its device; a closed formula can still estimate it
 └── MissingExtraError     an optional dependency that is not installed
 
@@ -34,7 +35,7 @@ class MynaError(Exception):
     """
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        super().__init__(problem if not remedy else f"{problem}. {remedy}")
+        super().__init__(problem if not remedy else f"{problem.removesuffix('.')}. {remedy}")
         self.problem = problem
         self.remedy = remedy
 
@@ -93,6 +94,10 @@ class PlanError(MynaError):
 
 class TrainingError(MynaError):
     """A training run that cannot start, resume or go on."""
+
+
+class FeedError(MynaError):
+    """A container of batches that cannot be reached or used, or producers that do not fit the run."""
 
 
 class PlanningUnavailableError(MynaError):

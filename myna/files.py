@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,18 +19,25 @@ def write_atomically(path: str | Path, content: str | bytes) -> Path:
         path: the file; missing parent folders are made.
         content: text is written as UTF-8.
     """
+    with staged_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def staged_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write that takes its final name only when the block ends well, and is gone after an exception."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return path
 
 
 @contextlib.contextmanager

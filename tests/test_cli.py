@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from myna.cli import app
+from myna.cli.main import app
 
 COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
 
@@ -56,7 +56,7 @@ def test_a_resumed_run_takes_no_new_layers(tmp_path):
 
 
 def test_a_fault_of_ours_is_status_1_and_asks_for_a_report():
-    code = "import myna.cli as c; c.app = lambda: 1 / 0; c.main()"
+    code = "import myna.cli.main as c; c.app = lambda: 1 / 0; c.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "please report" in done.stderr

@@ -25,13 +25,14 @@ LAYERS = [
     {"models"},
     {"plan"},
     {"transcribe"},
-    {"train", "evaluate", "doctor"},
+    {"producer"},
+    {"train", "evaluate", "doctor", "augment"},
     {"demo"},
     {"cli"},
     {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-NO_TORCH = ["myna.cli", "myna.config", "myna.text", "myna.metrics", "myna.data.prepare", "myna.data.catalog"]
+NO_TORCH = ["myna.cli.main", "myna.config", "myna.text", "myna.metrics", "myna.data.prepare", "myna.data.catalog"]
 NO_TORCH += ["myna.audio.decode", "myna.audio.features", "myna.audio.augment.chain", "myna.doctor"]
 
 
@@ -137,7 +138,7 @@ def test_readme_tree_is_true():
 
 
 def test_every_command_has_a_page():
-    from myna.cli import app
+    from myna.cli.main import app
 
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert {name for name in commands if not (ROOT / "docs" / f"{name}.md").is_file()} == set()

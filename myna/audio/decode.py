@@ -1,34 +1,29 @@
-"""From a file or its bytes to mono samples: `decode`, and `probe` for what the headers say."""
+"""From a file, an address or bytes to mono samples: `decode`, and `probe` for what the headers say."""
 
 from __future__ import annotations
 
-import io
 import math
-import os
-import stat
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import soxr
 
+from myna.audio.addresses import opened
 from myna.audio.readers import DECODER_FAULTS, AudioInfo, open_reader, short
 from myna.audio.structure import cut_off
 from myna.errors import AudioError
 from myna.samples import AudioClip, RefusalReason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from myna.audio.readers import Reader
 
-__all__ = ["MAX_DECODED_SECONDS", "MAX_FILE_BYTES", "AudioInfo", "decode", "probe"]
+__all__ = ["MAX_DECODED_SECONDS", "AudioInfo", "decode", "probe"]
 
 MAX_DECODED_SECONDS = 3_600.0  # 230 MB of samples at 16 kHz
-MAX_FILE_BYTES = 4 * 1024**3
 # Headers and manifests round, encoders pad: a recording shorter than stated by less than this is whole.
 TOLERATED_MISSING_SECONDS = 0.1
 
@@ -42,7 +37,7 @@ def probe(source: Path | str | bytes) -> AudioInfo:
     Raises:
         AudioError: MISSING_FILE, UNREADABLE or TRUNCATED.
     """
-    with _opened(source) as file:
+    with opened(source) as file:
         reader = _reader(file)
         reader.close()
         return reader.info
@@ -62,7 +57,7 @@ def decode(
     dropped. At most `max_seconds` are ever decoded for the segment, whatever the headers claim.
 
     Args:
-        source: a path, or a whole file's bytes.
+        source: an address (myna.audio.addresses: a path, or a byte range in a tar), or a whole file's bytes.
         offset_seconds: where the segment starts.
         duration_seconds: the segment's length; None is up to the end.
         sample_rate_hz: of the result.
@@ -74,7 +69,7 @@ def decode(
         ValueError: a negative or non-finite offset, duration or limit.
     """
     _check_segment(offset_seconds, duration_seconds, max_seconds)
-    with _opened(source) as file:
+    with opened(source) as file:
         reader = _reader(file)
         try:
             samples = _segment(reader, offset_seconds, duration_seconds, sample_rate_hz, max_seconds)
@@ -156,36 +151,3 @@ def _check_segment(offset_seconds: float, duration_seconds: float | None, max_se
             "expected offset_seconds >= 0, duration_seconds > 0 and max_seconds > 0; "
             f"received {offset_seconds}, {duration_seconds}, {max_seconds}"
         )
-
-
-@contextmanager
-def _opened(source: Path | str | bytes) -> Iterator[BinaryIO]:
-    """The source as an open file of acceptable size."""
-    if isinstance(source, bytes):
-        with io.BytesIO(source) as memory:
-            _check_size(len(source))
-            yield memory
-        return
-    try:
-        # A descriptor without a name: neither library may guess the format from the file's extension.
-        descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (FileNotFoundError, NotADirectoryError):
-        raise AudioError(RefusalReason.MISSING_FILE, f"expected a file at {source}; there is none") from None
-    except (OSError, ValueError) as error:
-        raise AudioError(RefusalReason.UNREADABLE, f"the file cannot be opened: {short(error)}") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise AudioError(RefusalReason.UNREADABLE, "expected a file; received a directory or a device")
-        _check_size(status.st_size)
-        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-            yield file
-    finally:
-        os.close(descriptor)
-
-
-def _check_size(count: int) -> None:
-    if count == 0:
-        raise AudioError(RefusalReason.EMPTY_AUDIO, "expected audio; received a file of 0 bytes")
-    if count > MAX_FILE_BYTES:
-        raise AudioError(RefusalReason.TOO_LONG, f"expected at most {MAX_FILE_BYTES:,} bytes; received {count:,}")

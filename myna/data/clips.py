@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import NamedTuple
 
+from myna.audio.addresses import may_be_read, opened, size_and_change
 from myna.audio.decode import decode, probe
 from myna.data.checks import ClipStatistics, measure
 from myna.errors import AudioError
@@ -22,7 +21,7 @@ NO_FILE = -1  # size of a file that could not be looked at; never equal to a sto
 class ClipRequest:
     """A file, or a segment of it, to be measured."""
 
-    audio_path: str
+    audio_path: str  # or an address, see myna.audio.addresses
     offset_seconds: float | None  # None: the whole file
     segment_seconds: float | None  # None: up to the end
     size_bytes: int
@@ -69,12 +68,12 @@ def judged_under(max_seconds: float) -> str:
 
 
 def look_at(audio_path: str, offset_seconds: float | None, segment_seconds: float | None) -> ClipRequest:
-    """A request that carries the file's present size and time of change."""
+    """A request that carries the recording's present size and its file's time of change."""
     try:
-        status = os.stat(audio_path)  # noqa: PTH116, a Path for each of a million rows is slow
+        size_bytes, mtime_ns = size_and_change(audio_path)
     except (OSError, ValueError):
-        return ClipRequest(audio_path, offset_seconds, segment_seconds, NO_FILE, 0)
-    return ClipRequest(audio_path, offset_seconds, segment_seconds, status.st_size, status.st_mtime_ns)
+        size_bytes, mtime_ns = NO_FILE, 0
+    return ClipRequest(audio_path, offset_seconds, segment_seconds, size_bytes, mtime_ns)
 
 
 def examine(request: ClipRequest, max_seconds: float) -> Probe:
@@ -88,7 +87,7 @@ def examine(request: ClipRequest, max_seconds: float) -> Probe:
                 max_seconds=max_seconds,
             )
         )
-        digest = _sha256(request.audio_path, request.size_bytes, request.mtime_ns)
+        digest = audio_sha256(request.audio_path, request.size_bytes, request.mtime_ns)
     except AudioError as error:
         return failed(request, max_seconds, error.reason, _with_length(request, max_seconds, error))
     except Exception as error:  # a codec's own exception must cost one file, not the run
@@ -109,7 +108,7 @@ def examine(request: ClipRequest, max_seconds: float) -> Probe:
 
 def failed(request: ClipRequest, max_seconds: float, reason: RefusalReason, detail: str, lasting: bool = True) -> Probe:
     """A failure to remember until the file changes; `lasting=False` is for what may be different next time."""
-    lasting = lasting and os.access(request.audio_path, os.R_OK)  # permissions change without a new mtime
+    lasting = lasting and may_be_read(request.audio_path)  # permissions change without a new mtime
     return Probe(
         request.audio_path,
         request.segment,
@@ -132,8 +131,12 @@ def _with_length(request: ClipRequest, max_seconds: float, error: AudioError) ->
     return error.detail if seconds is None else f"expected at most {max_seconds:g} s; received about {seconds:.0f} s"
 
 
-@lru_cache(maxsize=8)
-def _sha256(audio_path: str, size_bytes: int, mtime_ns: int) -> str:
-    """Hash of the file; remembered, because a long file's segments come one after the other."""
-    with Path(audio_path).open("rb") as file:
+@lru_cache(maxsize=1024)
+def audio_sha256(audio_path: str, size_bytes: int, mtime_ns: int) -> str:
+    """Hash of the recording's bytes; remembered, because a long file has many segments.
+
+    Raises:
+        AudioError: the bytes cannot be had.
+    """
+    with opened(audio_path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -260,11 +260,10 @@ def _staged(position: int, recording: Recording) -> StagedRow:
 
 
 def _candidate(row: StagedRow, probe: Probe, text: str) -> tuple[object, ...]:
-    identity = (probe.audio_sha256, row.segment, row.transcript)
     return (
         row.position,
-        _digest(*identity, text, row.speaker_id, row.language),
-        _digest(*identity)[:8].hex(),
+        _digest(probe.audio_sha256, row.segment, row.transcript, text, row.speaker_id, row.language),
+        utterance_id(probe.audio_sha256, row.segment, row.transcript),
         row.audio_path,
         probe.audio_sha256,
         row.segment,
@@ -277,6 +276,11 @@ def _candidate(row: StagedRow, probe: Probe, text: str) -> tuple[object, ...]:
         row.speaker_id,
         row.language,
     )
+
+
+def utterance_id(audio_sha256: str, segment: str, transcript: str) -> str:
+    """A hash of the recording's bytes, the segment ("" is all of it) and the transcript: 16 hex digits."""
+    return _digest(audio_sha256, segment, transcript)[:8].hex()
 
 
 def _digest(*values: str) -> bytes:

@@ -24,7 +24,7 @@ WAITING_CHUNKS = 4  # per process: enough that none idles, few enough that memor
 
 
 def map_in_processes(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, *, chunk_items: int = CHUNK_ITEMS
 ) -> Iterator[tuple[Item, Result | None]]:
     """Apply the function to every item, in any order; None is the result for an item whose process died.
 
@@ -34,6 +34,7 @@ def map_in_processes(
         function: a picklable function that does not raise.
         items: picklable.
         workers: processes; 0 works in this one.
+        chunk_items: sent to a process at a time; 1 for work that takes seconds.
 
     Raises:
         DataError: when not even an idle process stays alive.
@@ -51,7 +52,7 @@ def map_in_processes(
     try:
         while True:
             try:
-                while len(pending) < workers * WAITING_CHUNKS and (chunk := list(islice(items, CHUNK_ITEMS))):
+                while len(pending) < workers * WAITING_CHUNKS and (chunk := list(islice(items, chunk_items))):
                     pending[executor.submit(_apply, function, chunk)] = chunk
             except BrokenProcessPool:  # noticed while handing out; `chunk` is in nobody's hands yet
                 pending[_broken()] = chunk
@@ -94,7 +95,7 @@ def _finish_one_by_one(
 def _start(workers: int) -> ProcessPoolExecutor:
     # spawn: a forked copy of a process with threads (torch, decoders) may hang
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_initialize)
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker)
     try:
         executor.submit(os.getpid).result()
     except BrokenProcessPool:
@@ -106,8 +107,10 @@ def _start(workers: int) -> ProcessPoolExecutor:
     return executor
 
 
-def _initialize() -> None:
+def begin_worker() -> None:
+    """Make this process one that ends when its parent says so, or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides what ends
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process would only call the parent's handler
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

@@ -161,7 +161,7 @@ class _Evaluation:
     def run(self, utterances: Sequence[Utterance], progress: Callable[[int, int], None] | None) -> None:
         import torch
 
-        from myna.feed.local import EvaluationBatches, evaluation_loader
+        from myna.feed.evaluation import EvaluationBatches
 
         on_gpu = torch.cuda.is_available()
         self.recognizer.model.to("cuda" if on_gpu else "cpu")
@@ -172,7 +172,7 @@ class _Evaluation:
         num_workers = min(4, os.cpu_count() or 1) if on_gpu else 0
         by_id = {utterance.utterance_id: utterance for utterance in utterances}
         done, start = 0, time.perf_counter()
-        for batch in evaluation_loader(batches, num_workers=num_workers):
+        for batch in batches.in_order(num_workers):
             self.broken.extend(batch.failures)
             done += len(batch.failures)
             if batch.weights.any():

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from myna.audio.addresses import byte_range, fetch, is_remote
 from myna.audio.augment.chain import Chain, rng_for
 from myna.audio.decode import decode
-from myna.errors import AudioError
+from myna.errors import AudioError, FeedError
 from myna.samples import AudioClip, Batch, Refusal, RefusalReason, Utterance
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ def make_batch(
 ) -> Batch:
     """Decode, augment, featurise and pad.
 
+    Features are rounded to half precision, which a container keeps them in: so they are the same whether a batch came
+    through one or not.
+
     A file that broke since it was prepared is left out and named in `Batch.failures`.
 
     Args:
@@ -66,12 +70,15 @@ def make_batch(
         seed: of the run.
         epoch: from 0.
         filler: used with weight 0 when nothing else is left, so that ranks stay in step.
+
+    Raises:
+        FeedError: recordings on another machine cannot be reached: no fault of theirs, so none is left out for it.
     """
     rows: list[tuple[Utterance, torch.Tensor, float]] = []
     failures: list[Refusal] = []
-    for utterance in utterances:
+    for utterance, source in zip(utterances, _sources(utterances), strict=True):
         try:
-            clip = _decode(utterance, processor.sample_rate_hz)
+            clip = _decode(utterance, source, processor.sample_rate_hz)
         except AudioError as error:
             failures.append(Refusal(utterance.audio_path, utterance.transcript, error.reason, error.detail))
             continue
@@ -83,7 +90,7 @@ def make_batch(
     labels = [torch.tensor(processor.labels(utterance), dtype=torch.int64) for utterance, _, _ in rows]
     return Batch(
         utterance_ids=tuple(utterance.utterance_id for utterance, _, _ in rows),
-        features=pad_sequence([features for _, features, _ in rows], batch_first=True),  # (B, T, n_mels)
+        features=pad_sequence([features.half().float() for _, features, _ in rows], batch_first=True),  # (B, T, n_mels)
         feature_lengths=torch.tensor([len(features) for _, features, _ in rows]),
         labels=pad_sequence(labels, batch_first=True, padding_value=LABEL_PADDING),  # (B, U)
         label_lengths=torch.tensor([len(row) for row in labels]),
@@ -93,9 +100,22 @@ def make_batch(
     )
 
 
-def _decode(utterance: Utterance, sample_rate_hz: int) -> AudioClip:
+def _sources(utterances: Sequence[Utterance]) -> list[str | bytes | AudioError]:
+    """What to decode: paths as they are, and the bytes of members of tars, all read together."""
+    paths = [utterance.audio_path for utterance in utterances]
+    members = [path for path in paths if byte_range(path) is not None]
+    contents = dict(zip(members, fetch(members), strict=True)) if members else {}
+    for path, content in contents.items():
+        if isinstance(content, AudioError) and content.reason is RefusalReason.UNREADABLE and is_remote(path):
+            raise FeedError(content.detail, "See that the network and the storage can be reached from here.")
+    return [contents.get(path, path) for path in paths]
+
+
+def _decode(utterance: Utterance, source: str | bytes | AudioError, sample_rate_hz: int) -> AudioClip:
+    if isinstance(source, AudioError):
+        raise source
     return decode(
-        utterance.audio_path,
+        source,
         offset_seconds=utterance.offset_seconds,
         duration_seconds=utterance.duration_seconds,
         sample_rate_hz=sample_rate_hz,

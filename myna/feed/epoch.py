@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+WINDOW_UTTERANCES = 10_000  # of shards shuffled together: enough to mix, and about 1 GB for the page cache
+
+
 @dataclass(frozen=True, slots=True)
 class BatchBudget:
     """How much audio an optimizer step holds.
@@ -67,18 +70,31 @@ def bucket_edges(durations_seconds: NDArray[np.float64], num_buckets: int) -> ND
     return np.unique(ordered[np.minimum(cuts, len(ordered) - 1)])
 
 
-def plan_epoch(durations_seconds: NDArray[np.float64], budget: BatchBudget, *, seed: int, epoch: int) -> EpochPlan:
+def plan_epoch(
+    durations_seconds: NDArray[np.float64],
+    budget: BatchBudget,
+    *,
+    seed: int,
+    epoch: int,
+    shard_of: NDArray[np.int64] | None = None,
+) -> EpochPlan:
     """Shuffle the utterances, group them by length and cut each group into steps; then shuffle the steps.
 
     What does not fill a step of its bucket moves up to the next longer one; the longest bucket's rest is a
-    smaller step. The number of steps is the same in every epoch. The first epoch begins with its costliest step, so
-    that a run which does not fit into memory fails at once and not after hours.
+    smaller step. The number of steps is the same in every epoch, and so is that of micro-batches on every rank. The
+    first epoch begins with its costliest step, so that a run which does not fit into memory fails at once and not after
+    hours.
+
+    With shards, windows of a few shards are shuffled as a whole and utterances only within their window, and steps keep
+    the windows' order: reads go from one window to the next. Only the steps that a bucket begins in one window and
+    fills from another reach further.
 
     Args:
         durations_seconds: (num_utterances,) what each utterance costs once padded by its model's front end.
         budget: audio per optimizer step.
         seed: of the run.
         epoch: from 0.
+        shard_of: (num_utterances,) which shard each lies in; None where place does not matter.
 
     Returns:
         The plan. 1,000,000 utterances take about a second.
@@ -86,6 +102,10 @@ def plan_epoch(durations_seconds: NDArray[np.float64], budget: BatchBudget, *, s
     rng = np.random.default_rng([seed, epoch])
     edges = bucket_edges(durations_seconds, budget.num_buckets)
     shuffled = rng.permutation(len(durations_seconds))
+    window_of = np.zeros(len(durations_seconds), dtype=np.int64)
+    if shard_of is not None:
+        window_of = _windows(shard_of, rng)
+        shuffled = shuffled[np.argsort(window_of[shuffled], kind="stable")]
     bucket_of = np.searchsorted(edges, durations_seconds[shuffled])
     by_bucket = shuffled[np.argsort(bucket_of, kind="stable")]
     starts = np.searchsorted(np.sort(bucket_of), np.arange(len(edges) + 1))
@@ -100,6 +120,9 @@ def plan_epoch(durations_seconds: NDArray[np.float64], budget: BatchBudget, *, s
     if len(rest):
         steps.append(rest)
     order = rng.permutation(len(steps))
+    if shard_of is not None:
+        window_of_step = np.array([np.median(window_of[step]) for step in steps])
+        order = order[np.argsort(window_of_step[order], kind="stable")]
     if epoch == 0:
         order = _costliest_first(order, steps, durations_seconds)
     return EpochPlan(tuple(_longest_first(steps[k], durations_seconds) for k in order))
@@ -113,6 +136,16 @@ def plan_evaluation(durations_seconds: NDArray[np.float64], batch_seconds: float
         capacity = max(1, int(batch_seconds / durations_seconds[order[start]] + 1e-9))
         yield order[start : start + capacity]
         start += capacity
+
+
+def _windows(shard_of: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Which window each utterance is read in, (num_utterances,): shards in a drawn order, put together by count."""
+    counts = np.bincount(shard_of)
+    drawn = rng.permutation(len(counts))
+    before = np.cumsum(counts[drawn]) - counts[drawn]
+    window_of_shard = np.empty(len(counts), dtype=np.int64)
+    window_of_shard[drawn] = before // WINDOW_UTTERANCES
+    return window_of_shard[shard_of]
 
 
 def _costliest_first(

@@ -1,182 +1,163 @@
-"""The feed on this machine: loader processes make the batches ahead of the trainer."""
+"""The feed on this machine: processes make the batches ahead of the trainer."""
 
 from __future__ import annotations
 
-import signal
-from typing import TYPE_CHECKING
+import logging
+import multiprocessing
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
 
-from myna.feed.batches import make_batch
-from myna.feed.epoch import plan_epoch, plan_evaluation
+from myna.data.workers import begin_worker
+from myna.errors import FeedError
+from myna.feed.payload import from_bytes, to_bytes
+from myna.feed.protocol import FeedStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+    from typing import Self
 
-    from myna.audio.augment.chain import Chain
-    from myna.feed.batches import Processor
-    from myna.feed.epoch import BatchBudget, EpochPlan
-    from myna.samples import Batch, Utterance
+    from myna.samples import Batch
 
-BatchKey = tuple[int, int, int]  # epoch, step, micro-batch of this rank
+MAX_AHEAD = 8  # batches a process may be ahead: more would only take memory
+MAX_DEATHS = 3  # of processes over the same batch
+GIB = 1024**3
+
+logger = logging.getLogger(__name__)
 
 
-class TrainingBatches(Dataset["Batch"]):
-    """The batches of every epoch, by key; each is made anew whenever it is asked for.
+class Work(Protocol):
+    """Batches by number: `TrainingBatches`, `EvaluationBatches`."""
+
+    def make(self, number: int) -> Batch:
+        """The batch of a number."""
+
+    def audio_seconds(self, number: int) -> float:
+        """Padded audio in it, without making it."""
+
+
+class LocalFeed:
+    """Batches made by processes of this machine, or by the caller itself.
+
+    A batch waits as bytes. Batches that wait or are being made stay under `limit_bytes` together: what those being
+    made will take is known from their seconds. The batch that is asked for is made whatever it takes.
 
     Args:
-        utterances: the training split, in the catalog's order.
-        processor: of the model.
-        budget: audio per optimizer step.
-        augment: transforms, or None.
-        seed: of the run.
-        accumulation: micro-batches that a rank makes of a step.
-        rank: of this process.
-        world_size: number of ranks.
+        work: makes the batches.
+        num_workers: processes; 0 makes each batch when it is asked for.
+        total: numbers of the whole run.
+        world_size: ranks, each with a feed of its own.
+        limit_bytes: of this rank's batches.
     """
 
     def __init__(
-        self,
-        utterances: Sequence[Utterance],
-        processor: Processor,
-        budget: BatchBudget,
-        *,
-        augment: Chain | None = None,
-        seed: int = 0,
-        accumulation: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
+        self, work: Work, *, num_workers: int, total: int, world_size: int = 1, limit_bytes: int = 1 * GIB
     ) -> None:
-        self.utterances = utterances
-        self.processor = processor
-        self.budget = budget
-        self.augment = augment
-        self.seed = seed
-        self.accumulation = accumulation
-        self.rank = rank
+        self.work = work
+        self.num_workers = num_workers
+        self.total = total
         self.world_size = world_size
-        self.durations_seconds = padded_durations(utterances, processor)
-        self._plan = (0, plan_epoch(self.durations_seconds, budget, seed=seed, epoch=0))
-        self.steps_per_epoch = len(self._plan[1].steps)
+        self.limit_bytes = limit_bytes
+        self._executor: ProcessPoolExecutor | None = None
+        self._pending: dict[int, Future[bytes]] = {}  # in order
+        self._bytes_per_second = 0.0  # of audio; the most so far
 
-    def plan(self, epoch: int) -> EpochPlan:
-        """The plan of an epoch; the latest is remembered."""
-        if self._plan[0] != epoch:
-            self._plan = (epoch, plan_epoch(self.durations_seconds, self.budget, seed=self.seed, epoch=epoch))
-        return self._plan[1]
+    def take(self, number: int) -> Batch:
+        """The batch of a number; those after it are made meanwhile.
 
-    def __len__(self) -> int:
-        """Micro-batches of this rank in an epoch."""
-        return self.steps_per_epoch * self.accumulation
-
-    def __getitem__(self, key: BatchKey) -> Batch:
-        epoch, step, micro = key
-        plan = self.plan(epoch)
-        # Neighbouring parts have similar lengths: giving them to the ranks of one moment keeps ranks in step.
-        part = plan.micro_batch(step, micro * self.world_size + self.rank, self.accumulation * self.world_size)
-        return make_batch(
-            [self.utterances[position] for position in part],
-            self.processor,
-            augment=self.augment,
-            seed=self.seed,
-            epoch=epoch,
-            filler=self.utterances[plan.steps[step][-1]],
+        Raises:
+            FeedError: the processes that make it die again and again.
+        """
+        if self.num_workers == 0:
+            return self.work.make(number)
+        for _ in range(MAX_DEATHS):
+            try:
+                payload = self._result(number)
+            except BrokenProcessPool:
+                logger.warning("A process that makes batches died; its batches are made anew.")
+                self.close()
+                continue
+            seconds = self.work.audio_seconds(number)
+            self._bytes_per_second = max(self._bytes_per_second, len(payload) / max(seconds, 1e-3))
+            self._hand_out(number + self.world_size)
+            return from_bytes(payload)
+        raise FeedError(
+            f"expected processes that live; {MAX_DEATHS} died one after the other while batch {number} was made",
+            "Most often memory ran out: take fewer with training.dataloader_num_workers.",
         )
 
+    def status(self) -> FeedStatus:
+        """What waits."""
+        waiting = [len(future.result()) for future in list(self._pending.values()) if _is_ready(future)]
+        return FeedStatus(len(waiting), sum(waiting), self.limit_bytes, self.num_workers)
 
-class EpochSampler(Sampler[list[BatchKey]]):
-    """The keys of one epoch in order; the trainer sets the epoch, and can skip the first batches for free."""
+    def close(self) -> None:
+        """Stop the processes; what they made is lost."""
+        self._pending.clear()
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
 
-    def __init__(self, batches: TrainingBatches) -> None:
-        self.batches = batches
-        self.epoch = 0
+    def __enter__(self) -> Self:
+        return self
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration lists."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[BatchKey]]:
-        for step in range(self.batches.steps_per_epoch):
-            for micro in range(self.batches.accumulation):
-                yield [(self.epoch, step, micro)]
-
-
-class EvaluationBatches(Dataset["Batch"]):
-    """A split in batches of similar length, without augmentation.
-
-    Args:
-        utterances: the split.
-        processor: of the model.
-        batch_seconds: padded audio per batch.
-        rank: of this process; it sees every `world_size`-th batch.
-        world_size: number of ranks.
-    """
-
-    def __init__(
-        self,
-        utterances: Sequence[Utterance],
-        processor: Processor,
-        batch_seconds: float,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.utterances = utterances
-        self.processor = processor
-        durations_seconds = padded_durations(utterances, processor)
-        self.batches = list(plan_evaluation(durations_seconds, batch_seconds))[rank::world_size]
+        self.close()
 
-    def __len__(self) -> int:
-        return len(self.batches)
+    def _result(self, number: int) -> bytes:
+        for passed in [pending for pending in self._pending if pending != number]:
+            if passed < number or number not in self._pending:  # the trainer began somewhere else
+                self._pending.pop(passed).cancel()
+        self._hand_out(number)
+        payload = self._pending[number].result()
+        del self._pending[number]
+        return payload
 
-    def __getitem__(self, position: int) -> Batch:
-        return make_batch([self.utterances[index] for index in self.batches[position]], self.processor)
+    def _hand_out(self, first: int) -> None:
+        """Have the batches from `first` on made, as many as processes and bytes allow."""
+        taken = sum(self._bytes(number) for number in self._pending)
+        for number in range(
+            first, min(self.total, first + self.world_size * MAX_AHEAD * self.num_workers), self.world_size
+        ):
+            if number in self._pending:
+                continue
+            taken += self._bytes(number)
+            beyond = taken > self.limit_bytes or (not self._bytes_per_second and len(self._pending) >= self.num_workers)
+            if beyond and self._pending:
+                return
+            self._pending[number] = self._started().submit(_make, number)
 
+    def _bytes(self, number: int) -> float:
+        future = self._pending.get(number)
+        if future is not None and _is_ready(future):
+            return len(future.result())
+        return self._bytes_per_second * self.work.audio_seconds(number)
 
-def padded_durations(
-    utterances: Sequence[Utterance], processor: Processor
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Seconds that each utterance costs once padded, shape (num_utterances,)."""
-    return np.array([processor.padded_seconds(utterance.duration_seconds) for utterance in utterances])
-
-
-def training_loader(batches: TrainingBatches, *, num_workers: int) -> DataLoader[Batch]:
-    """Micro-batches of this rank, epoch by epoch, made by `num_workers` processes (0: in this one)."""
-    return DataLoader(
-        batches,
-        batch_sampler=EpochSampler(batches),
-        collate_fn=_only,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        worker_init_fn=_leave_signals_to_the_trainer,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # its own: drawing worker seeds must not move the model's dropout
-    )
-
-
-def evaluation_loader(batches: EvaluationBatches, *, num_workers: int) -> DataLoader[Batch]:
-    """The batches of a split in order."""
-    return DataLoader(
-        batches,
-        batch_size=1,
-        collate_fn=_only,
-        num_workers=num_workers,
-        worker_init_fn=_leave_signals_to_the_trainer,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),
-    )
+    def _started(self) -> ProcessPoolExecutor:
+        if self._executor is None:
+            # fork: the list of utterances may be large, and is shared that way
+            context = multiprocessing.get_context("fork")
+            self._executor = ProcessPoolExecutor(self.num_workers, context, _begin, (self.work,))
+        return self._executor
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the trainer still needs batches to stop cleanly."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _is_ready(future: Future[bytes]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
 
 
-def _only(batches: list[Batch]) -> Batch:
-    return batches[0]
+_work: Work  # of a process that makes batches
+
+
+def _begin(work: Work) -> None:
+    global _work
+    _work = work
+    torch.set_num_threads(1)
+    begin_worker()
+
+
+def _make(number: int) -> bytes:
+    return to_bytes(_work.make(number))

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from myna.audio.features import LogMel
@@ -150,6 +151,38 @@ def load_recognizer(model: str | Path) -> AnyRecognizer:
         return Wav2Vec2Recognizer.from_pretrained(folder, {"family": family, **metadata})
     processor = CTCProcessor.from_pretrained(folder)
     return CTCRecognizer(processor, _load_ctc_model(folder, family), {"family": family, **metadata})
+
+
+def processor_files(recognizer: AnyRecognizer) -> dict[str, bytes]:
+    """What `load_processor` needs to make the recogniser's processor again, elsewhere: files by name, no weights."""
+    with TemporaryDirectory() as folder:
+        recognizer.processor.save_pretrained(folder)
+        recognizer.model.config.save_pretrained(folder)
+        if isinstance(recognizer, WhisperRecognizer):
+            recognizer.model.generation_config.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def load_processor(files: dict[str, bytes], language: str = "") -> AnyProcessor:
+    """A processor from the files that `processor_files` gave.
+
+    Args:
+        files: by name.
+        language: of Whisper's prompts; "" takes each utterance's own.
+
+    Raises:
+        ModelError: they are not those of a processor.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for file_name, content in files.items():
+            (folder / Path(file_name).name).write_bytes(content)
+        family = model_family(folder)
+        if family == "whisper":
+            return WhisperProcessor.from_pretrained(folder, language)
+        if family == "wav2vec2":
+            return Wav2Vec2Processor.from_pretrained(folder)
+        return CTCProcessor.from_pretrained(folder)
 
 
 def feasibility(config: Config) -> Callable[[Sequence[str]], Refuse]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from myna.audio.augment.speed import Speed
-from myna.audio.augment.warp import Warp
+from myna.audio.augment.chain import Chain
 from myna.errors import ModelError, PlanError
 from myna.plan.choices.choose import choose
 from myna.plan.choices.feed_budget import GivenFeed
@@ -69,7 +68,7 @@ def plan_for(
         overrides=fixed_values(config),
         given_feed=GivenFeed(feed.num_buckets, None if feed.step_seconds == "auto" else feed.step_seconds),
         producer=producer,
-        ask=partial(stretched, ask, longest_stretch(config)),
+        ask=partial(stretched, ask, augmented(config)),
     )
 
 
@@ -101,15 +100,9 @@ def fixed_values(config: Config) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value != "auto"}
 
 
-def longest_stretch(config: Config) -> float:
-    """How many times as long augmentation can make a clip; 1 for Whisper, whose clips all fill its window."""
-    stretch = 1.0
-    for transform in config.augment if config.model.family != "whisper" else ():
-        if isinstance(transform, Speed):
-            stretch *= 1 / transform.min_factor
-        elif isinstance(transform, Warp):
-            stretch *= transform.max_time_factor
-    return max(1.0, stretch)
+def augmented(config: Config) -> Chain:
+    """The transforms that can make a clip cost more; none for Whisper, whose clips all fill its window."""
+    return Chain(config.augment if config.model.family != "whisper" else ())
 
 
 def is_open(config: Config) -> bool:

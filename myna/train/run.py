@@ -24,18 +24,26 @@ from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from myna.audio.augment.chain import Chain
 from myna.config import Config, load_config
-from myna.data.catalog import Catalog
 from myna.errors import MissingExtraError, TrainingError, VersionError
-from myna.feed.epoch import BatchBudget
-from myna.feed.local import EvaluationBatches, TrainingBatches
+from myna.feed.evaluation import EvaluationBatches
+from myna.feed.selection import short_enough, usable
 from myna.files import write_atomically
 from myna.machine import return_freed_memory
 from myna.models.build import build_recognizer
 from myna.models.front_end import run_front_end_by_clip
 from myna.models.recognizer import DecodeOptions
-from myna.samples import Refusal, RefusalReason, Utterance
 from myna.train.callbacks import CleanStop, ConsoleProgress, EpochEnds, RunLog
-from myna.train.checkpoint import latest_checkpoint
+from myna.train.checkpoint import latest_checkpoint, step_of
+from myna.train.feeding import (
+    data_path,
+    feed_spec,
+    feed_verdict,
+    longest_seconds,
+    open_feed,
+    train_splits,
+    training_batches,
+    without_password,
+)
 from myna.train.memory_monitor import MemoryMonitor
 from myna.train.planned import with_plan
 from myna.train.speed_watch import SpeedWatch
@@ -46,7 +54,10 @@ if TYPE_CHECKING:
 
     from transformers import TrainerCallback
 
+    from myna.feed.protocol import Feed
+    from myna.feed.work import TrainingBatches
     from myna.models.recognizer import Recognizer
+    from myna.samples import Refusal, Utterance
 
 # Keys of the training section that are not passed on as they are; gradient checkpointing has two names in
 # transformers 5, one of them deprecated, so the model is told itself.
@@ -61,7 +72,6 @@ _OURS = {
     "safety_margin",
     "max_duration_seconds",
 }
-ROUNDING_SECONDS = 1e-3  # of lengths that are given in hundredths
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +90,9 @@ class TrainResult:
     seconds: float
     refused: int  # utterances that the model could not learn from
     broken_files: int  # files that could not be read during the run
+    feed_wait_share: float  # of the time, the trainer waited for batches
+    utterances_per_second: float
+    audio_seconds_per_second: float
 
 
 def is_first_rank() -> bool:
@@ -103,26 +116,26 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     run_folder = Path(config.training.output_dir)
     if not resume and is_first_rank():  # the others may come when the first has begun to write
         _refuse_taken(run_folder)
-    with Catalog(config.data.db) as catalog:
-        version = catalog.version(_bound_version(run_folder, config) if resume else config.data.version).version_id
-        train_split = list(catalog.utterances(version, split="train"))
-        valid_split = list(catalog.utterances(version, split="valid"))
-    if config.training.include_validation:
-        train_split, valid_split = train_split + valid_split, []
+    data = data_path(config)
+    version = data.version(_bound_version(run_folder, config) if resume else config.data.version)
+    train_split = data.utterances(version, train_splits(config))
+    valid_split = [] if config.training.include_validation else data.utterances(version, ["valid"])
     return_freed_memory()
     set_seed(config.training.seed)
     recognizer = build_recognizer(config, [utterance.text for utterance in train_split])
     recognizer.metadata["dataset_version"] = version
-    recognizer.metadata["training_splits"] = "train valid" if config.training.include_validation else "train"
-    train_split, refused = _usable(train_split, recognizer)
-    valid_split, refused_valid = _usable(valid_split, recognizer)
+    recognizer.metadata["training_splits"] = " ".join(train_splits(config))
+    train_split, refused = usable(train_split, recognizer.processor)
+    valid_split, refused_valid = usable(valid_split, recognizer.processor)
     refused += refused_valid
     _require_data(config, train_split, valid_split)
     _describe(console, config, recognizer, version, train_split, valid_split, refused)
+    for note in Chain(config.augment).check():
+        console.print(note)
     config, plan = with_plan(config, recognizer, train_split)
     if plan is not None:
         console.print("\n".join([plan.summary, *plan.notes]))
-    train_split, too_long = _short_enough(train_split, float(config.training.max_duration_seconds))
+    train_split, too_long = short_enough(train_split, float(config.training.max_duration_seconds))
     if too_long:
         refused += too_long
         console.print(f"{len(too_long)} set aside as too long, for instance {too_long[0].audio_path}")
@@ -135,17 +148,25 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     watchers = [MemoryMonitor(expected.peak_bytes if expected and expected.traced else None), stop]
     if plan is not None and plan.speed is not None:
         watchers.append(SpeedWatch(plan.speed, run_folder / "plan.json", console))
-    trainer = _trainer(config, recognizer, train_split, valid_split, console, watchers)
+    watchers += [RunLog(run_folder / "metrics.jsonl"), ConsoleProgress(console)]
+    args = training_arguments(config)
     if resume:
-        trainer.args.eval_on_start = False  # done before the first checkpoint
+        args.eval_on_start = False  # done before the first checkpoint
+    work = training_batches(config, train_split, recognizer.processor, args)
     if is_first_rank():
-        write_atomically(run_folder / "config.yaml", config.to_yaml())
+        write_atomically(run_folder / "config.yaml", without_password(config).to_yaml())
         dataset = {"dataset_version": version, "refused": [asdict(refusal) for refusal in refused]}
         write_atomically(run_folder / "dataset.json", json.dumps(dataset, ensure_ascii=False, indent=2))
         if plan is not None:
             write_atomically(run_folder / "plan.json", json.dumps(plan.to_json(), ensure_ascii=False, indent=2))
-    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    start = max(0, step_of(Path(checkpoint))) * work.parts if checkpoint else 0
+    with open_feed(
+        config, work, args, lambda: feed_spec(config, work, recognizer, version, args), start, console
+    ) as feed:
+        trainer = _trainer(config, recognizer, work, feed, valid_split, args, watchers)
+        outcome = trainer.train(resume_from_checkpoint=checkpoint)
     broken = _broken(trainer)
+    console.print(feed_verdict(config, trainer.taken.all_along.figures(), args), soft_wrap=True)
     for refusal in broken:
         console.print(f"broken since it was prepared: {refusal.audio_path}: {refusal.reason}: {refusal.detail}")
     result = TrainResult(
@@ -159,6 +180,7 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
         seconds=outcome.metrics["train_runtime"],
         refused=len(refused),
         broken_files=len(broken),
+        **trainer.taken.all_along.figures(),
     )
     if is_first_rank():
         write_atomically(run_folder / "result.json", json.dumps(asdict(result), default=str, indent=2))
@@ -204,30 +226,6 @@ def _bound_version(run_folder: Path, config: Config) -> str:
     return bound
 
 
-def _usable(utterances: list[Utterance], recognizer: Recognizer) -> tuple[list[Utterance], list[Refusal]]:
-    """Part what the model can learn from and what it cannot, each with its reason."""
-    usable, refused = [], []
-    for utterance in utterances:
-        refusal = recognizer.processor.refusal(utterance)
-        if refusal is None:
-            usable.append(utterance)
-        else:
-            refused.append(Refusal(utterance.audio_path, utterance.transcript, *refusal))
-    return usable, refused
-
-
-def _short_enough(utterances: list[Utterance], longest_seconds: float) -> tuple[list[Utterance], list[Refusal]]:
-    """Part what is short enough to train on and what is not."""
-    kept, refused = [], []
-    for utterance in utterances:
-        if utterance.duration_seconds <= longest_seconds + ROUNDING_SECONDS:
-            kept.append(utterance)
-        else:
-            detail = f"expected at most {longest_seconds:g} s to train on; received {utterance.duration_seconds:.2f}"
-            refused.append(Refusal(utterance.audio_path, utterance.transcript, RefusalReason.TOO_LONG, detail))
-    return kept, refused
-
-
 def _require_data(config: Config, train_split: list[Utterance], valid_split: list[Utterance]) -> None:
     if not train_split:
         raise TrainingError(
@@ -244,56 +242,30 @@ def _require_data(config: Config, train_split: list[Utterance], valid_split: lis
 def _trainer(
     config: Config,
     recognizer: Recognizer,
-    train_split: list[Utterance],
+    work: TrainingBatches,
+    feed: Feed,
     valid_split: list[Utterance],
-    console: Console,
+    args: TrainingArguments,
     watchers: list[TrainerCallback],
 ) -> SpeechTrainer:
-    settings, processor = config.training, recognizer.processor
-    args = training_arguments(config)
+    settings = config.training
     if settings.gradient_checkpointing:
         recognizer.model.gradient_checkpointing_enable({"use_reentrant": False})
-    longest_seconds = max(processor.padded_seconds(utterance.duration_seconds) for utterance in train_split)
-    accumulation = int(settings.gradient_accumulation_steps)
-    if config.feed.step_seconds == "auto":
-        budget = BatchBudget.from_longest(
-            longest_seconds,
-            int(settings.per_device_train_batch_size),
-            accumulation=accumulation,
-            world_size=args.world_size,
-            num_buckets=config.feed.num_buckets,
-        )
-    else:
-        budget = BatchBudget(config.feed.step_seconds, config.feed.num_buckets)
-    train_batches = TrainingBatches(
-        train_split,
-        processor,
-        budget,
-        augment=Chain(config.augment) if config.augment else None,
-        seed=settings.seed,
-        accumulation=accumulation,
-        rank=args.process_index,
-        world_size=args.world_size,
-    )
     valid_batches = EvaluationBatches(
         valid_split,
-        processor,
-        longest_seconds * int(settings.per_device_eval_batch_size),
+        recognizer.processor,
+        longest_seconds(work.utterances, recognizer.processor) * int(settings.per_device_eval_batch_size),
         rank=args.process_index,
         world_size=args.world_size,
     )
-    callbacks = [
-        *watchers,
-        RunLog(Path(settings.output_dir) / "metrics.jsonl"),
-        ConsoleProgress(console),
-    ]
     save_every_epochs = settings.save_every_epochs if settings.save_strategy == "epoch" else 0
-    callbacks.append(EpochEnds(train_batches.steps_per_epoch, save_every_epochs))
+    callbacks = [*watchers, EpochEnds(work.steps_per_epoch, save_every_epochs)]
     if settings.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping_patience))
     return SpeechTrainer(
         recognizer,
-        train_batches,
+        feed,
+        work.per_epoch,
         valid_batches,
         args=args,
         decode_options=DecodeOptions(language=config.model.language, **config.decode.model_dump()),

@@ -16,10 +16,10 @@ from transformers.trainer_callback import ExportableState
 from transformers.utils import logging as transformers_logging
 
 from myna.errors import TrainingError
-from myna.feed.local import EvaluationBatches, TrainingBatches, evaluation_loader, training_loader
 from myna.files import link_atomically, staged_folder
 from myna.metrics import Scores, score
 from myna.train.checkpoint import load_training_state, remove_old, save_training_state, step_of
+from myna.train.loader import EpochNumbers, FeedMeter, Taken, training_loader
 from myna.train.schedule import one_cycle
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
     from transformers.trainer_callback import TrainerCallback, TrainerControl
 
+    from myna.feed.evaluation import EvaluationBatches
+    from myna.feed.protocol import Feed
     from myna.models.recognizer import DecodeOptions, Recognizer
     from myna.samples import Batch, Refusal
 
@@ -43,18 +45,20 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
 
     Args:
         recognizer: what to train.
-        train_batches: of this rank, for every epoch.
+        feed: where batches come from; the caller closes it.
+        per_epoch: micro-batches of an epoch, all ranks together.
         valid_batches: of this rank; may be empty.
         decode_options: how validation hypotheses are searched for.
         one_cycle_schedule: use the one-cycle schedule instead of the arguments' own.
-        args: `transformers.TrainingArguments`; accumulation and ranks must match `train_batches`.
+        args: `transformers.TrainingArguments`; accumulation and ranks must match the feed's numbers.
         callbacks: as in `transformers`.
     """
 
     def __init__(
         self,
         recognizer: Recognizer,
-        train_batches: TrainingBatches,
+        feed: Feed,
+        per_epoch: int,
         valid_batches: EvaluationBatches,
         *,
         args: TrainingArguments,
@@ -62,17 +66,17 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         one_cycle_schedule: bool = False,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
+        self.taken = Taken(feed, per_epoch)
         super().__init__(
             model=recognizer.model,
             args=args,
-            train_dataset=train_batches,
+            train_dataset=self.taken,
             eval_dataset=valid_batches,
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)  # our own callbacks show the progress
         transformers_logging.disable_progress_bar()
         self.recognizer = recognizer
-        self.train_batches = train_batches
         self.valid_batches = valid_batches
         self.decode_options = decode_options
         self.one_cycle_schedule = one_cycle_schedule
@@ -84,7 +88,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> DataLoader[Batch]:
         """The loader as it is: it shards by rank itself, and accelerate would drop samples of uneven batches."""
-        return training_loader(self.train_batches, num_workers=self.args.dataloader_num_workers)
+        return training_loader(self.taken, EpochNumbers(len(self.taken), self.args.process_index, self.args.world_size))
 
     def _run_epoch(self, *, train_dataloader: DataLoader[Batch], epoch: int, **rest: Any) -> None:
         if self.state.global_step >= self.state.max_steps:  # a finished run was resumed: not a step more
@@ -133,6 +137,13 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         share: torch.Tensor = (inputs.weights * losses).sum() * self.args.world_size / num_items_in_batch
         return share
 
+    def log(self, logs: dict[str, float], *rest: Any, **named: Any) -> None:
+        """Log, and with each training loss how the feed kept up since the last."""
+        if "loss" in logs:
+            logs = logs | self.taken.lately.figures()
+            self.taken.lately = FeedMeter()
+        super().log(logs, *rest, **named)
+
     def floating_point_ops(self, inputs: Batch) -> int:
         """Not estimated: the stock formula counts text tokens."""
         return 0
@@ -158,7 +169,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         totals = torch.zeros(2, dtype=torch.float64)  # loss, items
         heard: list[tuple[str, str, str]] = []  # reference, hypothesis, language
         by_id = {utterance.utterance_id: utterance for utterance in self.valid_batches.utterances}
-        for batch in evaluation_loader(self.valid_batches, num_workers=self.args.dataloader_num_workers):
+        for batch in self.valid_batches.in_order(self.args.dataloader_num_workers):
             self.failures.update({refusal.audio_path: refusal for refusal in batch.failures})
             if not batch.weights.any():
                 continue

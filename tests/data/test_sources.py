@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,7 +160,35 @@ def parquet(folder: Path, clips: Path, extras) -> Path:
     return folder / "hub"
 
 
-MAKERS = [metadata_csv, metadata_json, metadata_jsonl, semicolons, tabs, json_list, nemo, kaldi, sidecars, hugging_face]
+def tars(folder: Path, clips: Path, extras) -> Path:
+    """WebDataset: transcripts in .txt, or in .json where there is more to say; one tar, or one a split."""
+    for name, transcript in CLIPS.items():
+        part = f"{SPLITS[name]}/000000.tar" if extras else "all.tar"
+        (folder / part).parent.mkdir(exist_ok=True)
+        stem = Path(name).stem
+        with tarfile.open(folder / part, "a") as tar:
+            tar.add(clips / name, name)
+            fields = json.dumps({"text": transcript, "speaker": SPEAKERS[name]}).encode()
+            member = tarfile.TarInfo(f"{stem}.json" if extras else f"{stem}.txt")
+            content = fields if extras else transcript.encode()
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return folder if extras else folder / "all.tar"
+
+
+MAKERS = [
+    metadata_csv,
+    metadata_json,
+    metadata_jsonl,
+    semicolons,
+    tabs,
+    json_list,
+    nemo,
+    kaldi,
+    sidecars,
+    hugging_face,
+    tars,
+]
 
 
 @pytest.fixture

@@ -3,56 +3,21 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import torch
+from clips import SmallProcessor, write_clips
 
 from myna.audio.augment.chain import Chain
 from myna.audio.augment.noise import Noise
 from myna.audio.augment.speed import Speed
 from myna.audio.augment.warp import Warp
-from myna.audio.features import LogMel
 from myna.feed.batches import LABEL_PADDING, make_batch
-from myna.feed.epoch import BatchBudget
-from myna.feed.local import EvaluationBatches, TrainingBatches, evaluation_loader, training_loader
 from myna.samples import RefusalReason, Utterance
-
-SECONDS = (0.5, 0.8, 0.6, 1.2, 1.0, 0.7, 0.9)
-
-
-class SmallProcessor:
-    """Log-mels and code points; refuses clips under `shortest_seconds`."""
-
-    sample_rate_hz = 16_000
-
-    def __init__(self, shortest_seconds: float = 0.0) -> None:
-        self.features = LogMel(n_mels=16)
-        self.shortest_seconds = shortest_seconds
-
-    def labels(self, utterance: Utterance) -> list[int]:
-        return [ord(char) for char in utterance.text]
-
-    def padded_seconds(self, duration_seconds: float) -> float:
-        return duration_seconds
-
-    def refusal(self, utterance: Utterance) -> tuple[RefusalReason, str] | None:
-        short = utterance.duration_seconds < self.shortest_seconds
-        return (RefusalReason.TOO_SHORT, "") if short else None
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        raise AssertionError("nothing here saves")
 
 
 @pytest.fixture
 def utterances(tmp_path) -> list[Utterance]:
-    rng = np.random.default_rng(0)
-    made = []
-    for number, seconds in enumerate(SECONDS):
-        path = tmp_path / f"{number}.wav"
-        soundfile.write(path, 0.1 * rng.standard_normal(int(16_000 * seconds)), 16_000)
-        made.append(Utterance(f"id{number}", str(path), "Ab", "ab" * (number + 1), seconds, "train"))
-    return made
+    return write_clips(tmp_path)
 
 
 def test_shapes_and_padding(utterances):
@@ -115,49 +80,3 @@ def test_a_batch_of_nothing_but_broken_files_weighs_nothing(utterances):
     assert batch.weights.tolist() == [0.0]
     assert batch.label_lengths.tolist() == [0]
     assert len(batch.failures) == 2
-
-
-def seen(batches: TrainingBatches, epoch: int) -> list[str]:
-    loader = training_loader(batches, num_workers=0)
-    loader.batch_sampler.set_epoch(epoch)
-    return [name for batch in loader for name in batch.utterance_ids if batch.weights.any()]
-
-
-@pytest.mark.parametrize(("accumulation", "world_size"), [(1, 1), (2, 1), (1, 2), (3, 2)])
-def test_every_utterance_once_an_epoch_over_all_ranks(utterances, accumulation, world_size):
-    budget = BatchBudget(2.4, num_buckets=3)
-    names, steps = [], set()
-    for rank in range(world_size):
-        batches = TrainingBatches(
-            utterances, SmallProcessor(), budget, accumulation=accumulation, rank=rank, world_size=world_size
-        )
-        names += seen(batches, epoch=1)
-        steps.add(len(batches))
-    assert sorted(names) == sorted(utterance.utterance_id for utterance in utterances)
-    assert len(steps) == 1  # equal micro-batches on every rank
-
-
-@pytest.mark.slow
-def test_loader_processes_make_the_same_bytes(utterances):
-    batches = TrainingBatches(
-        utterances, SmallProcessor(), BatchBudget(2.4), augment=Chain([Speed(probability=0.5)]), seed=5
-    )
-    here = list(training_loader(batches, num_workers=0))
-    there = list(training_loader(batches, num_workers=2))
-    assert [batch.utterance_ids for batch in here] == [batch.utterance_ids for batch in there]
-    assert all(torch.equal(a.features, b.features) for a, b in zip(here, there, strict=True))
-
-
-def test_loading_leaves_the_random_state_alone(utterances):
-    before = torch.get_rng_state()
-    list(training_loader(TrainingBatches(utterances, SmallProcessor(), BatchBudget(2.4)), num_workers=0))
-    list(evaluation_loader(EvaluationBatches(utterances, SmallProcessor(), 2.4), num_workers=0))
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_evaluation_batches_over_ranks_are_the_split(utterances):
-    names: list[str] = []
-    for rank in range(2):
-        batches = EvaluationBatches(utterances, SmallProcessor(), 2.4, rank=rank, world_size=2)
-        names += [name for batch in evaluation_loader(batches, num_workers=0) for name in batch.utterance_ids]
-    assert sorted(names) == sorted(utterance.utterance_id for utterance in utterances)

@@ -76,3 +76,25 @@ def test_the_first_epoch_begins_with_its_costliest_step(durations):
     assert costs[0] == max(costs)
     starts = [plan_epoch(durations, BatchBudget(160.0), seed=seed, epoch=1).steps[0] for seed in range(5)]
     assert any(len(step) * durations[step].max() < costs[0] for step in starts)  # later ones with any
+
+
+def test_with_shards_every_utterance_is_still_in_one_step_of_as_many(durations):
+    shard_of = np.arange(len(durations)) % 50
+    plain, sharded = (
+        plan_epoch(durations, BatchBudget(160.0), seed=0, epoch=1, shard_of=shards) for shards in (None, shard_of)
+    )
+    assert sorted(np.concatenate(sharded.steps)) == list(range(len(durations)))
+    assert len(sharded.steps) == len(plain.steps)
+
+
+def test_reads_of_shards_go_from_window_to_window():
+    durations = np.random.default_rng(7).gamma(4.0, 1.4, size=60_000).clip(0.5, 20.0)
+    shard_of = np.random.default_rng(8).integers(0, 120, len(durations))  # 500 utterances each, 20 to a window
+    plan = plan_epoch(durations, BatchBudget(320.0), seed=0, epoch=1, shard_of=shard_of)
+    assert real_share(plan, durations) > 0.95
+    for start in range(0, len(plan.steps) - 100, 100):
+        touched = np.unique(shard_of[np.concatenate(plan.steps[start : start + 100])])
+        assert len(touched) <= 80  # of 120: a window, and what buckets began before it or fill after it
+    later = plan_epoch(durations, BatchBudget(320.0), seed=0, epoch=2, shard_of=shard_of)
+    first = [set(shard_of[np.concatenate(one.steps[:50])]) for one in (plan, later)]
+    assert first[0] != first[1]  # other windows come first in another epoch

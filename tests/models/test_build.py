@@ -3,16 +3,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from myna.config import Config
 from myna.errors import ModelError
-from myna.models.build import build_recognizer, feasibility, find_model, load_recognizer
+from myna.models.build import (
+    build_recognizer,
+    feasibility,
+    find_model,
+    load_processor,
+    load_recognizer,
+    processor_files,
+)
 from myna.models.ctc import CTCRecognizer
 from myna.models.whisper import WhisperRecognizer
-from myna.samples import RefusalReason, Utterance
+from myna.samples import AudioClip, RefusalReason, Utterance
 
 TEXTS = ["abc", "cab ab"]
 SMALL = {"d_model": 16, "num_encoder_layers": 1, "num_heads": 2, "d_ff": 32, "conv_kernel_size": 5, "chunk_frames": 4}
@@ -152,3 +160,15 @@ def test_whisper_from_a_folder(shared: Path) -> None:
     assert refuse(Utterance("", "", "салам", "салам", 1.0, "train", language="ky")) is None
     with pytest.raises(ModelError, match="for whisper; received nothing"):
         build_recognizer(make_config("whisper"), [])
+
+
+def test_a_processor_is_made_again_from_its_files(shared: Path) -> None:
+    heard = Utterance("id", "/a.wav", "Cab ab", "cab ab", 1.0, "train", language="es")
+    clip = AudioClip(np.random.default_rng(0).standard_normal(16_000).astype(np.float32), 16_000)
+    whisper = {"pretrained": str(shared / "models" / "whisper-tiny")}
+    for config in (make_config(), Config.model_validate({"model": {"family": "whisper", **whisper}})):
+        recognizer = build_recognizer(config, TEXTS)
+        again = load_processor(processor_files(recognizer))
+        assert again.labels(heard) == recognizer.processor.labels(heard)
+        assert torch.equal(again.features(clip), recognizer.processor.features(clip))
+        assert again.refusal(heard) == recognizer.processor.refusal(heard)

@@ -8,7 +8,7 @@ from plan_cases import GB, Asked, card, dataset, model
 
 from myna.config import load_config
 from myna.errors import PlanError
-from myna.plan.from_config import filled, is_open, longest_stretch, plan_at_once, plan_for
+from myna.plan.from_config import augmented, filled, is_open, plan_at_once, plan_for
 from myna.plan.memory.closed_formula import closed_formula
 from myna.plan.profiles.dataset import DatasetProfile
 from myna.plan.profiles.model import ModelProfile
@@ -111,10 +111,10 @@ def test_augmentation_makes_clips_longer():
     speed = "{type: speed, probability: 0.5, min_factor: 0.8, max_factor: 1.2}"
     warp = "{type: warp, probability: 0.5, max_time_factor: 1.5}"
     config = load_config([], [f"augment=[{speed}, {warp}]"])
-    assert longest_stretch(config) == pytest.approx(1.5 / 0.8)
-    assert longest_stretch(load_config([])) == 1
+    assert augmented(config).longest_seconds(4) == pytest.approx(4 * 1.5 / 0.8)
+    assert augmented(load_config([])).longest_seconds(4) == 4
     window = [f"augment=[{speed}]", "model.family=whisper", "model.pretrained=openai/whisper-tiny"]
-    assert longest_stretch(load_config([], window)) == 1
+    assert augmented(load_config([], window)).longest_seconds(4) == 4
     plain, _ = planned()
     longer, _ = planned(f"augment=[{speed}]")
     assert longer.choices["per_device_train_batch_size"].value < plain.choices["per_device_train_batch_size"].value

@@ -16,7 +16,9 @@ from transformers import TrainerCallback, set_seed
 from myna.config import load_config
 from myna.data.catalog import Catalog
 from myna.feed.epoch import BatchBudget
-from myna.feed.local import EvaluationBatches, TrainingBatches
+from myna.feed.evaluation import EvaluationBatches
+from myna.feed.local import LocalFeed
+from myna.feed.work import TrainingBatches
 from myna.models.build import build_recognizer
 from myna.models.recognizer import DecodeOptions
 from myna.train.run import training_arguments
@@ -65,19 +67,18 @@ def first_gradient(catalog: Path, per_device: int, accumulation: int, out: Path)
     recognizer = build_recognizer(config, [utterance.text for utterance in utterances])
     args = training_arguments(config)
     longest = max(utterance.duration_seconds for utterance in utterances)
-    batches = TrainingBatches(
+    work = TrainingBatches(
         utterances,
         recognizer.processor,
         BatchBudget.from_longest(longest, per_device, accumulation=accumulation, world_size=args.world_size),
-        accumulation=accumulation,
-        rank=args.process_index,
-        world_size=args.world_size,
+        parts=accumulation * args.world_size,
     )
     assert per_device * accumulation * args.world_size == CLIPS_PER_STEP
     keep = KeepGradient()
     trainer = SpeechTrainer(
         recognizer,
-        batches,
+        LocalFeed(work, num_workers=0, total=work.per_epoch, world_size=args.world_size),
+        work.per_epoch,
         EvaluationBatches([], recognizer.processor, 1.0),
         args=args,
         decode_options=DecodeOptions(),

@@ -72,6 +72,10 @@ def test_a_tiny_model_learns_and_leaves_a_whole_run(tone_catalog, tmp_path):
     assert json.loads((run / "result.json").read_text())["steps"] == result.steps
     kinds = {path.suffix for path in run.rglob("*") if path.is_file()}
     assert kinds == {".json", ".jsonl", ".safetensors", ".yaml"}  # and so nothing pickled
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    shares = [row["feed_wait_share"] for row in logged if "loss" in row]
+    assert shares and all(0 <= share <= 1 for share in [*shares, result.feed_wait_share])
+    assert result.audio_seconds_per_second > result.utterances_per_second > 1  # clips of one to two seconds
 
 
 @pytest.mark.slow
@@ -125,7 +129,7 @@ def test_one_signal_to_the_group_saves_and_stops_and_resume_goes_on(tone_catalog
 def rows(run: Path) -> list[dict]:
     """Logged figures but for those of the clock and of this machine's memory."""
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    clock = ("time", "eval_seconds")
+    clock = ("time", "eval_seconds", "feed_wait_share", "utterances_per_second", "audio_seconds_per_second")
     return [
         {name: value for name, value in row.items() if name not in clock and not name.startswith("memory_")}
         for row in found

@@ -45,3 +45,6 @@ class Edges(AudioTransform):
         last = max(first + 1, length - round(length * parameters["end_cut_share"]))
         before, after = (round(rate * parameters[f"{edge}_silence_seconds"]) for edge in ("start", "end"))
         return AudioClip(np.pad(clip.samples[first:last], (before, after)), rate)
+
+    def longest_seconds(self, seconds: float) -> float:
+        return seconds + 2 * self.max_silence_seconds

@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+import scipy.fft
 from pydantic import Field
 
+from myna.audio.augment.level import with_noise
 from myna.audio.augment.transform import AudioTransform, Parameters
 from myna.samples import AudioClip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Color = Literal["white", "pink", "brown"]
-# Power falls with frequency as 1 / f ** exponent.
-POWER_EXPONENTS: dict[Color, float] = {"white": 0.0, "pink": 1.0, "brown": 2.0}
+Color = Literal["white", "pink", "brown", "blue", "violet"]
+# Power falls with frequency as 1 / f ** exponent: 3 dB an octave for each unit.
+POWER_EXPONENTS: dict[Color, float] = {"white": 0.0, "pink": 1.0, "brown": 2.0, "blue": -1.0, "violet": -2.0}
 LOWEST_HZ = 20.0  # the spectrum is flat below: brown noise would otherwise be one slow wave that nobody hears
 
 
@@ -35,21 +37,22 @@ class Noise(AudioTransform):
         }
 
     def apply(self, clip: AudioClip, parameters: Parameters) -> AudioClip:
-        noise = colored_noise(
-            len(clip.samples), parameters["color"], clip.sample_rate_hz, np.random.default_rng(parameters["noise_seed"])
-        )
-        signal_power = np.mean(np.square(clip.samples, dtype=np.float64))
-        noise_power = np.mean(np.square(noise))
-        gain = np.sqrt(signal_power / noise_power / 10 ** (parameters["snr_db"] / 10))
-        return AudioClip((clip.samples + gain * noise).astype(np.float32), clip.sample_rate_hz)
+        rng = np.random.default_rng(parameters["noise_seed"])
+        noise = colored_noise(len(clip.samples), parameters["color"], clip.sample_rate_hz, rng)
+        return AudioClip(with_noise(clip.samples, noise, parameters["snr_db"]), clip.sample_rate_hz)
 
 
-def colored_noise(num_samples: int, color: Color, sample_rate_hz: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Gaussian noise (num_samples,) without scale: white noise with its spectrum bent."""
-    if color == "white":
-        return rng.standard_normal(num_samples)
-    length = 1 << num_samples.bit_length()  # a power of two, fast whatever the clip's length
-    spectrum = np.fft.rfft(rng.standard_normal(length))
-    hz = np.maximum(np.fft.rfftfreq(length, 1 / sample_rate_hz), LOWEST_HZ)
-    bent: NDArray[np.float64] = np.fft.irfft(spectrum * hz ** (-POWER_EXPONENTS[color] / 2), length)
-    return bent[:num_samples]
+def colored_noise(num_samples: int, color: Color, sample_rate_hz: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Noise (num_samples,) without scale, of Gaussian samples.
+
+    It is made as a spectrum. Real and imaginary parts of its lines are uniform, which is quicker to draw than normal;
+    every sample is a sum over all lines and so as good as Gaussian.
+    """
+    length = scipy.fft.next_fast_len(max(2, num_samples), real=True)
+    num_lines = length // 2 + 1
+    spectrum = (rng.random(2 * num_lines, dtype=np.float32) - np.float32(0.5)).view(np.complex64)  # (num_lines,)
+    if color != "white":
+        hz = np.maximum(np.arange(num_lines, dtype=np.float32) * np.float32(sample_rate_hz / length), LOWEST_HZ)
+        spectrum *= (hz / np.float32(1_000)) ** np.float32(-POWER_EXPONENTS[color] / 2)
+    noise: NDArray[np.float32] = scipy.fft.irfft(spectrum, length)
+    return noise[:num_samples]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import soxr
 from pydantic import Field
 
+from myna.audio.augment.length import fitted
 from myna.audio.augment.transform import AudioTransform, Parameters
 from myna.samples import AudioClip
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import numpy as np
 
 
 class Speed(AudioTransform):
@@ -28,9 +28,7 @@ class Speed(AudioTransform):
     def apply(self, clip: AudioClip, parameters: Parameters) -> AudioClip:
         factor = parameters["factor"]
         resampled = soxr.resample(clip.samples, clip.sample_rate_hz * factor, clip.sample_rate_hz)
-        return AudioClip(_fitted(resampled, round(len(clip.samples) / factor)), clip.sample_rate_hz)
+        return AudioClip(fitted(resampled, round(len(clip.samples) / factor)), clip.sample_rate_hz)
 
-
-def _fitted(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """The resampler may come out a sample longer or shorter than the rounded quotient."""
-    return np.pad(samples, (0, max(0, length - len(samples))))[:length]
+    def longest_seconds(self, seconds: float) -> float:
+        return seconds / self.min_factor

@@ -4,7 +4,9 @@
    `type: Literal["<name>"] = "<name>"`, and typed settings with units in their names;
 2. `draw` takes everything random from the generator and returns it as plain JSON values; `apply` is a pure function of
    its arguments;
-3. add the class to `AnyTransform` in `chain.py`, and a test file of the same name.
+3. override what else is true of it: `check` (a folder or package that it needs), `contents` (files that its output
+   depends on), `longest_seconds` (it can make clips longer);
+4. add the class to `AnyTransform` in `chain.py`, and a test file of the same name.
 """
 
 from __future__ import annotations
@@ -34,6 +36,26 @@ class Transform(BaseModel, ABC):
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Parameters:
         """Parameters for one clip; all of the transform's randomness is here."""
+
+    def check(self) -> list[str]:
+        """Look at what the transform needs beyond its settings; for the moment when a run begins.
+
+        Returns:
+            What is left out, such as a noise file that cannot be read; a sentence each.
+
+        Raises:
+            ConfigError: the settings point at something that cannot be used.
+            MissingExtraError: a package is missing.
+        """
+        return []
+
+    def contents(self) -> dict[str, str]:
+        """For each setting that is a folder, a digest of what is in it; its place is not part of it."""
+        return {}
+
+    def longest_seconds(self, seconds: float) -> float:
+        """How long a clip of so many seconds can become."""
+        return seconds
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> Self:

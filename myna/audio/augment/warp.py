@@ -48,6 +48,9 @@ class Warp(FeatureTransform):
         image = features[None, None]  # (1, 1, T, n_mels)
         return torch.nn.functional.grid_sample(image, grid, align_corners=True)[0, 0]  # (T', n_mels)
 
+    def longest_seconds(self, seconds: float) -> float:
+        return seconds * self.max_time_factor
+
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return math.exp(rng.uniform(math.log(low), math.log(high)))

@@ -12,6 +12,13 @@ from myna.data.sources.hub import HUB_PREFIX, is_dataset_folder, read_dataset
 from myna.data.sources.kaldi import read_kaldi
 from myna.data.sources.rows import RowContext, split_named
 from myna.data.sources.tables import read_table
+from myna.data.sources.tars import (
+    NEMO_MANIFEST,
+    check_not_compressed,
+    find_tars,
+    read_tarred_manifest,
+    read_tars,
+)
 from myna.errors import SourceError
 
 if TYPE_CHECKING:
@@ -31,7 +38,7 @@ def read_source(
     """Rows of a source, whatever its kind; a broken row comes as a Refusal and never ends the reading.
 
     Args:
-        spec: a folder, a manifest file, or `hf:org/name[:config]`; docs/prepare.md shows every layout.
+        spec: a folder, a manifest file, a tar, or `hf:org/name[:config]`; docs/prepare.md shows every layout.
         columns: role (audio, transcript, duration, offset, split, speaker_id, language) -> column name, where the usual
             names do not do.
         language: ISO 639 code for rows that name none.
@@ -52,12 +59,15 @@ def read_source(
     try:
         if path.is_dir():
             yield from _read_folder(context, columns, media_dir)
+        elif path.is_file() and path.suffix.casefold() == ".tar":
+            yield from read_tars([path], columns, replace(context, folder=path.parent))
         elif path.is_file() and path.suffix.casefold() not in AUDIO_SUFFIXES:
+            check_not_compressed([path])
             yield from read_table(path, columns, replace(context, folder=path.parent))
         else:
             received = "one audio file" if path.is_file() else "no such file or folder"
             raise SourceError(
-                f"{name}: expected a folder, a CSV, TSV, JSON or JSONL file, or hf:org/name; received {received}"
+                f"{name}: expected a folder, a tar, a CSV, TSV, JSON or JSONL file, or hf:org/name; received {received}"
             )
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise SourceError(f"{name}: expected a source to read; received {error}") from None
@@ -82,6 +92,11 @@ def _read_folder(context: RowContext, columns: Mapping[str, str], media_dir: Pat
         for part in parts:
             inner = RowContext(f"{context.origin}/{part.name}", part, context.language, split_named(part.name))
             yield from _read_folder(inner, columns, media_dir)
+    elif tars := find_tars(folder):
+        if (folder / NEMO_MANIFEST).is_file():
+            yield from read_tarred_manifest(folder / NEMO_MANIFEST, tars, columns, context)
+        else:
+            yield from read_tars(tars, columns, context)
     else:
         yield from read_sidecars(context)
 

@@ -9,14 +9,16 @@ from myna.plan.memory.model import MemoryModel, Peak
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from myna.audio.augment.chain import Chain
     from myna.plan.choices.ways import AskMemory
     from myna.plan.request import MemoryRequest
 
 
-def stretched(ask: AskMemory, factor: float, request: MemoryRequest) -> MemoryModel:
-    """What `ask` gives, for clips that may become `factor` times as long; evaluation hears them as they are."""
+def stretched(ask: AskMemory, augment: Chain, request: MemoryRequest) -> MemoryModel:
+    """What `ask` gives, for clips that augmentation may make longer; evaluation hears them as they are."""
     model = ask(request)
-    return model if factor == 1 or request.activity == "evaluate" else StretchedMemory(model, factor)
+    keeps_lengths = augment.longest_seconds(1.0) == 1
+    return model if keeps_lengths or request.activity == "evaluate" else StretchedMemory(model, augment)
 
 
 class StretchedMemory(MemoryModel):
@@ -24,13 +26,13 @@ class StretchedMemory(MemoryModel):
 
     Args:
         model: of the step.
-        factor: times as long as in the dataset, 1 or more.
+        augment: says how long a clip can become.
     """
 
-    def __init__(self, model: MemoryModel, factor: float) -> None:
+    def __init__(self, model: MemoryModel, augment: Chain) -> None:
         super().__init__(model.request, model.parameters, model.trainable, exact=model.exact)
         self.model = model
-        self.factor = factor
+        self.augment = augment
 
     def flops(self, clips: int, seconds: float) -> float:
         """Of clips as they are, since they are made longer about as often as shorter."""
@@ -38,15 +40,15 @@ class StretchedMemory(MemoryModel):
 
     def peak(self, clips: int, seconds: float) -> Peak:
         """As the model's, at the greater length."""
-        return self.model.peak(clips, self.factor * seconds)
+        return self.model.peak(clips, self.augment.longest_seconds(seconds))
 
     def reserved(self, clips: int, seconds: float, then: Sequence[tuple[int, float]] = ()) -> int:
         """As the model's, at the greater lengths."""
-        return self.model.reserved(clips, self.factor * seconds, self._longer(then))
+        return self.model.reserved(clips, self.augment.longest_seconds(seconds), self._longer(then))
 
     def fits(self, clips: int, seconds: float, limit_bytes: int, then: Sequence[tuple[int, float]] = ()) -> bool:
         """As the model's, at the greater lengths."""
-        return self.model.fits(clips, self.factor * seconds, limit_bytes, self._longer(then))
+        return self.model.fits(clips, self.augment.longest_seconds(seconds), limit_bytes, self._longer(then))
 
     def _longer(self, then: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-        return [(clips, self.factor * seconds) for clips, seconds in then]
+        return [(clips, self.augment.longest_seconds(seconds)) for clips, seconds in then]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.stats import beta
 
+from myna.audio.addresses import size_and_change
 from myna.audio.decode import probe
 from myna.data.catalog import Catalog
 from myna.data.sources.hub import HUB_PREFIX, is_dataset_folder, load_splits
@@ -237,7 +238,7 @@ def _look_at(row: Recording) -> _Heard:
     """What the row and the headers of its file say."""
     seconds, characters = row.duration_seconds or 0.0, len(row.transcript)
     try:
-        info, size_bytes = probe(row.audio_path), row.audio_path.stat().st_size
+        info, (size_bytes, _) = probe(row.audio_path), size_and_change(row.audio_path)
     except (AudioError, OSError):
         return _Heard(seconds, characters, 0, 0)
     if not seconds and info.duration_seconds:

@@ -7,7 +7,7 @@ from myna.audio.augment.noise import Noise, colored_noise
 from myna.samples import AudioClip
 
 
-@pytest.mark.parametrize("color", ["white", "pink", "brown"])
+@pytest.mark.parametrize("color", ["white", "pink", "brown", "blue", "violet"])
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 20.0])
 def test_snr_is_exact(color, snr_db):
     times = np.arange(24_001) / 16_000
@@ -17,14 +17,24 @@ def test_snr_is_exact(color, snr_db):
     assert 10 * np.log10(np.mean(np.square(clip.samples)) / np.mean(added**2)) == pytest.approx(snr_db, abs=0.1)
 
 
-@pytest.mark.parametrize(("color", "db_per_octave"), [("white", 0.0), ("pink", -3.01), ("brown", -6.02)])
+@pytest.mark.parametrize(
+    ("color", "db_per_octave"), [("white", 0.0), ("pink", -3.01), ("brown", -6.02), ("blue", 3.01), ("violet", 6.02)]
+)
 def test_power_falls_with_frequency(color, db_per_octave):
-    noise = colored_noise(2**19, color, 16_000, np.random.default_rng(0))
+    noise = colored_noise(2**19, color, 16_000, np.random.default_rng(0)).astype(np.float64)
     power = np.abs(np.fft.rfft(noise)) ** 2
     hz = np.fft.rfftfreq(len(noise), 1 / 16_000)
     octaves = [power[(hz >= low) & (hz < 2 * low)].mean() for low in (125, 250, 500, 1_000, 2_000, 4_000)]
     slopes = np.diff(10 * np.log10(octaves))
     assert slopes == pytest.approx(np.full(5, db_per_octave), abs=0.3)
+
+
+def test_samples_are_gaussian():
+    noise = colored_noise(2**18, "pink", 16_000, np.random.default_rng(0))
+    noise = (noise / noise.std()).astype(np.float64)
+    assert abs(noise.mean()) < 0.05
+    assert np.mean(noise**3) == pytest.approx(0, abs=0.05)
+    assert np.mean(noise**4) == pytest.approx(3, abs=0.1)
 
 
 def test_silence_stays_silent_and_one_sample_is_enough():

@@ -1,0 +1,1 @@
+"""Augmentation to listen to and look at."""

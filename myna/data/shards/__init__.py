@@ -1,0 +1,1 @@
+"""Dataset versions as tar shards that can lie anywhere: written, checked, read."""

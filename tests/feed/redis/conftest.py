@@ -1,0 +1,3 @@
+"""A server for each test that asks for one."""
+
+from redis_server import redis_server  # noqa: F401
