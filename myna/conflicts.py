@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def conflicts(config: Config) -> list[str]:
     """Every contradiction as `keys: expected ...; received ...`."""
-    model, training, data = config.model, config.training, config.data
+    model, training, data, feed = config.model, config.training, config.data, config.feed
     found = []
     if model.d_model % (2 * model.num_heads):  # rotary positions turn pairs of channels in each head
         found.append(
@@ -39,6 +39,13 @@ def conflicts(config: Config) -> list[str]:
         )
     if data.valid_ratio + data.test_ratio >= 1:
         found.append("data.valid_ratio + data.test_ratio: expected less than 1, or nothing is left to train on")
+    if feed.producers and feed.home != "redis":
+        found.append(f"feed.producers needs feed.home=redis; received {feed.home}")
+    if feed.expire_seconds < feed.lease_seconds:  # heartbeats, a few times a lease, renew what would expire
+        found.append(
+            f"feed.expire_seconds: expected at least feed.lease_seconds={feed.lease_seconds:g}; "
+            f"received {feed.expire_seconds}"
+        )
     if training.include_validation and training.eval_strategy != "no":
         found.append(
             "training.include_validation needs training.eval_strategy=no, or the model is scored on what it learned; "

@@ -75,13 +75,13 @@ class LocalFeed:
         for _ in range(MAX_DEATHS):
             try:
                 payload = self._result(number)
+                seconds = self.work.audio_seconds(number)
+                self._bytes_per_second = max(self._bytes_per_second, len(payload) / max(seconds, 1e-3))
+                self._hand_out(number + self.world_size)
             except BrokenProcessPool:
                 logger.warning("A process that makes batches died; its batches are made anew.")
                 self.close()
                 continue
-            seconds = self.work.audio_seconds(number)
-            self._bytes_per_second = max(self._bytes_per_second, len(payload) / max(seconds, 1e-3))
-            self._hand_out(number + self.world_size)
             return from_bytes(payload)
         raise FeedError(
             f"expected processes that live; {MAX_DEATHS} died one after the other while batch {number} was made",
@@ -92,6 +92,9 @@ class LocalFeed:
         """What waits."""
         waiting = [len(future.result()) for future in list(self._pending.values()) if _is_ready(future)]
         return FeedStatus(len(waiting), sum(waiting), self.limit_bytes, self.num_workers)
+
+    def finish(self) -> None:
+        """Nobody else waits for this feed's end; `close` is all it needs."""
 
     def close(self) -> None:
         """Stop the processes; what they made is lost."""

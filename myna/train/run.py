@@ -42,6 +42,7 @@ from myna.train.feeding import (
     open_feed,
     train_splits,
     training_batches,
+    with_step_seconds,
     without_password,
 )
 from myna.train.memory_monitor import MemoryMonitor
@@ -154,7 +155,8 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
         args.eval_on_start = False  # done before the first checkpoint
     work = training_batches(config, train_split, recognizer.processor, args)
     if is_first_rank():
-        write_atomically(run_folder / "config.yaml", without_password(config).to_yaml())
+        kept = without_password(with_step_seconds(config, work))
+        write_atomically(run_folder / "config.yaml", kept.to_yaml())
         dataset = {"dataset_version": version, "refused": [asdict(refusal) for refusal in refused]}
         write_atomically(run_folder / "dataset.json", json.dumps(dataset, ensure_ascii=False, indent=2))
         if plan is not None:
@@ -165,8 +167,11 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     ) as feed:
         trainer = _trainer(config, recognizer, work, feed, valid_split, args, watchers)
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
+        figures = trainer.taken.all_along.figures()
+        console.print(feed_verdict(config, feed, figures, args), soft_wrap=True)
+        if not stop.requested:
+            feed.finish()
     broken = _broken(trainer)
-    console.print(feed_verdict(config, trainer.taken.all_along.figures(), args), soft_wrap=True)
     for refusal in broken:
         console.print(f"broken since it was prepared: {refusal.audio_path}: {refusal.reason}: {refusal.detail}")
     result = TrainResult(
@@ -180,7 +185,7 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
         seconds=outcome.metrics["train_runtime"],
         refused=len(refused),
         broken_files=len(broken),
-        **trainer.taken.all_along.figures(),
+        **figures,
     )
     if is_first_rank():
         write_atomically(run_folder / "result.json", json.dumps(asdict(result), default=str, indent=2))

@@ -250,6 +250,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
                 self.state.save_to_json(str(staging / "trainer_state.json"))
             self._link(run_folder)
             remove_old(run_folder, self.args.save_total_limit, self.state.best_global_step)
+        del self.state.stateful_callbacks[UNLOGGED_LOSS]  # for whoever resumes from here; this run counts on
         self.accelerator.wait_for_everyone()
 
     def _link(self, run_folder: Path) -> None:

@@ -60,6 +60,19 @@ def test_processes_make_the_same_bytes_over_the_end_of_an_epoch(tmp_path):
             assert to_bytes(alone.take(number)) == to_bytes(helped.take(number))
 
 
+def test_each_epoch_is_planned_once(tmp_path, monkeypatch):
+    planned = []
+    monkeypatch.setattr("myna.feed.local.MAX_AHEAD", 2)  # less than one of these small epochs
+    make = TrainingBatches._make_plan
+    monkeypatch.setattr(TrainingBatches, "_make_plan", lambda work, epoch: planned.append(epoch) or make(work, epoch))
+    work = work_of(tmp_path)
+    total = 3 * work.per_epoch
+    with LocalFeed(work, num_workers=1, total=total) as feed:
+        for number in range(total):
+            feed.take(number)
+    assert planned == [0, 1, 2]
+
+
 def test_every_utterance_once_an_epoch(tmp_path):
     work = work_of(tmp_path, parts=2)
     for epoch in (0, 3):
@@ -98,6 +111,22 @@ def test_a_killed_process_costs_nothing(tmp_path, caplog):
     with caplog.at_level(logging.WARNING), LocalFeed(deadly, num_workers=2, total=8) as feed:
         for number in range(8):
             assert torch.equal(feed.take(number).features, Noisy().make(number).features)
+    assert "died" in caplog.text
+
+
+def test_a_process_killed_while_nobody_waits_costs_nothing(caplog):
+    size = len(to_bytes(Noisy().make(0)))
+    with caplog.at_level(logging.WARNING), LocalFeed(Noisy(), num_workers=2, total=20, limit_bytes=4 * size) as feed:
+        feed.take(0)
+        until = time.monotonic() + 10
+        while feed.status().ready_batches < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+        victim = psutil.Process().children()[-1]
+        victim.kill()
+        victim.wait()
+        while not feed._executor._broken and time.monotonic() < until:
+            time.sleep(0.01)
+        assert [feed.take(number).utterance_ids[0] for number in range(1, 20)] == [f"id{n}" for n in range(1, 20)]
     assert "died" in caplog.text
 
 

@@ -51,7 +51,7 @@ class Background:
         self.join()
 
     def join(self) -> ProducerReport:
-        self._thread.join(60)
+        self._thread.join(120)
         assert not self._thread.is_alive()
         if self.error is not None:
             raise self.error
@@ -71,7 +71,7 @@ def training(url: str, spec: FeedSpec, start: int = 0, **options) -> Iterator[Re
         yield feed
 
 
-def wait_for(condition, timeout_seconds: float = 60.0):
+def wait_for(condition, timeout_seconds: float = 120.0):
     deadline = time.monotonic() + timeout_seconds
     while not (value := condition()):
         assert time.monotonic() < deadline

@@ -103,6 +103,14 @@ def test_a_wrong_password_is_said_and_not_shown(protected, login):
 def test_places_are_named_without_passwords():
     assert place_of("rediss://user:p%40ss@host.example:6380/2?ssl_ca_certs=x") == "rediss://host.example:6380/2"
     assert place_of("unix://user:pass@/run/redis.sock?db=1&password=pass") == "unix:///run/redis.sock"
+    assert place_of("127.0.0.1:6379") == "127.0.0.1:6379"
+
+
+@pytest.mark.parametrize("mark", ["/", "#", "?", "["])
+def test_a_password_that_breaks_the_address_is_not_shown(mark):
+    with pytest.raises(FeedError, match=r"expected an address of Redis; received redis://127.*%2F for /") as caught:
+        connect(f"redis://me:hush{mark}hush@127.0.0.1:1/0")
+    assert "hush" not in str(caught.value)
 
 
 def test_nobody_there():
