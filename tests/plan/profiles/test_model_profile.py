@@ -14,6 +14,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2ForCTC, WhisperConfig, WhisperF
 
 from myna.config import load_config
 from myna.errors import ModelError
+from myna.models.build import build_recognizer
 from myna.models.conformer import ConformerConfig, ConformerForCTC
 from myna.plan.profiles.known_models import ALIASES, KNOWN_MODELS
 from myna.plan.profiles.model import ModelProfile
@@ -289,12 +290,10 @@ def test_a_configuration_with_a_pretrained_model(overrides, frozen):
 
 
 def test_frozen_layers_are_those_that_training_freezes(shared):
-    from myna.models.whisper import WhisperRecognizer
-
     folder = shared / "models" / "whisper-tiny"
-    trained = WhisperRecognizer.from_pretrained(folder, "en", freeze_layers=2)
-    overrides = ["model.family=whisper", f"model.pretrained={folder}", "model.freeze_layers=2"]
-    assert ModelProfile.from_config(load_config([], overrides)).trainable == ModelProfile.of(trained.model).trainable
+    config = load_config([], ["model.family=whisper", f"model.pretrained={folder}", "model.freeze_layers=2"])
+    trained = build_recognizer(config, [])
+    assert ModelProfile.from_config(config).trainable == ModelProfile.of(trained.model).trainable
 
 
 def test_a_spec_survives_the_journey_to_another_process():
