@@ -29,7 +29,9 @@ from myna.feed.evaluation import EvaluationBatches
 from myna.feed.selection import short_enough, usable
 from myna.files import write_atomically
 from myna.machine import return_freed_memory
+from myna.models.adapters import set_compute_dtype
 from myna.models.build import build_recognizer
+from myna.models.folders import refuse_other_base
 from myna.models.front_end import run_front_end_by_clip
 from myna.models.recognizer import DecodeOptions
 from myna.train.callbacks import CleanStop, ConsoleProgress, EpochEnds, RunLog
@@ -72,6 +74,7 @@ _OURS = {
     "effective_batch_size",
     "safety_margin",
     "max_duration_seconds",
+    "learning_rates",
 }
 
 logger = logging.getLogger(__name__)
@@ -141,10 +144,13 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
         refused += too_long
         console.print(f"{len(too_long)} set aside as too long, for instance {too_long[0].audio_path}")
         _require_data(config, train_split, valid_split)
+    set_compute_dtype(recognizer.model, compute_dtype(config))
     if config.model.front_end_by_clip is True:
         run_front_end_by_clip(recognizer.model)
     stop = CleanStop(console)
     checkpoint = str(latest_checkpoint(run_folder)) if resume else None
+    if checkpoint:
+        refuse_other_base(Path(checkpoint), recognizer.metadata)
     expected = plan.feed.memory if plan else None
     watchers = [MemoryMonitor(expected.peak_bytes if expected and expected.traced else None), stop]
     if plan is not None and plan.speed is not None:
@@ -275,6 +281,7 @@ def _trainer(
         args=args,
         decode_options=DecodeOptions(language=config.model.language, **config.decode.model_dump()),
         one_cycle_schedule=settings.lr_scheduler_type == "one_cycle",
+        learning_rates=settings.learning_rates.model_dump(exclude_none=True),
         callbacks=callbacks,
     )
 
@@ -315,6 +322,14 @@ def training_arguments(config: Config) -> TrainingArguments:
     return arguments
 
 
+def compute_dtype(config: Config) -> torch.dtype:
+    """What the layers of a 4-bit model compute in: as asked for, else what the run computes in."""
+    training = config.training
+    of_run = "bf16" if training.bf16 is True else "fp16" if training.fp16 is True else "fp32"
+    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return names[of_run if config.adapter.compute_dtype == "auto" else config.adapter.compute_dtype]
+
+
 def _describe(
     console: Console,
     config: Config,
@@ -324,7 +339,7 @@ def _describe(
     valid_split: list[Utterance],
     refused: list[Refusal],
 ) -> None:
-    parameters = sum(parameter.numel() for parameter in recognizer.model.parameters())
+    parameters = sum(p.numel() * (2 if p.dtype == torch.uint8 else 1) for p in recognizer.model.parameters())
     trainable = sum(p.numel() for p in recognizer.model.parameters() if p.requires_grad)
     hours = sum(utterance.duration_seconds for utterance in train_split) / 3600
     console.print(

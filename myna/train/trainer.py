@@ -18,12 +18,14 @@ from transformers.utils import logging as transformers_logging
 from myna.errors import TrainingError
 from myna.files import link_atomically, staged_folder
 from myna.metrics import Scores, score
+from myna.models.adapters import merged_for_a_while
 from myna.train.checkpoint import load_training_state, remove_old, save_training_state, step_of
 from myna.train.loader import EpochNumbers, FeedMeter, Taken, training_loader
+from myna.train.parameter_groups import parameter_groups
 from myna.train.schedule import one_cycle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch import nn
     from torch.optim import Optimizer
@@ -50,6 +52,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         valid_batches: of this rank; may be empty.
         decode_options: how validation hypotheses are searched for.
         one_cycle_schedule: use the one-cycle schedule instead of the arguments' own.
+        learning_rates: of parts of the model that learn at another rate than the arguments say.
         args: `transformers.TrainingArguments`; accumulation and ranks must match the feed's numbers.
         callbacks: as in `transformers`.
     """
@@ -64,6 +67,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         args: TrainingArguments,
         decode_options: DecodeOptions,
         one_cycle_schedule: bool = False,
+        learning_rates: Mapping[str, float] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self.taken = Taken(feed, per_epoch)
@@ -80,6 +84,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         self.valid_batches = valid_batches
         self.decode_options = decode_options
         self.one_cycle_schedule = one_cycle_schedule
+        self.learning_rates = dict(learning_rates or {})
         self.failures: dict[str, Refusal] = {}  # files that broke during the run, by path
         # Our loss is already a mean over the whole step: without this the Trainer would scale it once more.
         self.model_accepts_loss_kwargs = True
@@ -147,6 +152,17 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
     def floating_point_ops(self, inputs: Batch) -> int:
         """Not estimated: the stock formula counts text tokens."""
         return 0
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """The optimizer of the arguments, with a group for each part that has a rate of its own."""
+        if self.optimizer is None and self.learning_rates:
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            decaying = self.get_decay_parameter_names(self.model)
+            rates = self.args.learning_rate, self.args.weight_decay
+            groups = parameter_groups(self.recognizer.model, self.learning_rates, *rates, decaying)
+            self.optimizer: Optimizer = optimizer_class(groups, **settings)
+        super().create_optimizer(model)
+        return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         """The schedule of the arguments, or one cycle."""
@@ -228,7 +244,8 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         return is_new_best
 
     def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
-        metrics: dict[str, float] = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=skip_scheduler)
+        with merged_for_a_while(self.recognizer.model):
+            metrics: dict[str, float] = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=skip_scheduler)
         if self.state.global_step == 0:  # the untouched start takes part in the choice of the best
             self._determine_best_metric(metrics, trial)
             self._save_checkpoint(self.model, trial)
