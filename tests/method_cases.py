@@ -11,8 +11,12 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCTC,
+    Data2VecAudioConfig,
     GenerationConfig,
     HubertConfig,
+    SEWConfig,
+    UniSpeechConfig,
+    UniSpeechSatConfig,
     Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
@@ -37,13 +41,21 @@ METHODS = {
 TEXTS = ["abc", "cab ab", "bac", "ba"]
 VOCABULARY = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "a": 5, "b": 6, "c": 7}
 OURS = ["d_model=32", "num_encoder_layers=2", "num_heads=2", "d_ff=64", "conv_kernel_size=7", "dropout=0"]
-HUB_CONFIGS = {"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig, "wavlm": WavLMConfig}
+RELATIVES = {  # of wav2vec 2.0, alike but for details
+    "data2vec-audio": Data2VecAudioConfig,
+    "unispeech": UniSpeechConfig,
+    "unispeech-sat": UniSpeechSatConfig,
+    "sew": SEWConfig,
+}
+HUB_CONFIGS = {"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig, "wavlm": WavLMConfig, **RELATIVES}
 HUB_SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 64,
     "conv_dim": (16,) * 7,
+    "conv_kernel": (10, 3, 3, 3, 3, 2, 2),
+    "conv_stride": (5, 2, 2, 2, 2, 2, 2),
     "num_feat_extract_layers": 7,
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 2,
@@ -54,6 +66,8 @@ HUB_SIZES = {
 } | dict.fromkeys(
     ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout", "layerdrop"), 0
 )
+
+DIFFERENT = {"data2vec-audio": {"num_conv_pos_embeddings": 2}, "sew": {"squeeze_factor": 2}}
 
 
 def family_of(kind: str) -> str:
@@ -68,7 +82,7 @@ def write_base(folder: Path, kind: str, shared: Path) -> Path:
     if kind == "whisper":
         return _write_whisper(folder, shared / "models" / "whisper-tiny")
     if kind in HUB_CONFIGS:
-        AutoModelForCTC.from_config(HUB_CONFIGS[kind](**HUB_SIZES)).save_pretrained(folder)
+        AutoModelForCTC.from_config(HUB_CONFIGS[kind](**HUB_SIZES | DIFFERENT.get(kind, {}))).save_pretrained(folder)
         (folder / "vocab.json").write_text(json.dumps(VOCABULARY))
         Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
         Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)

@@ -10,6 +10,7 @@ import torch
 from method_cases import (
     FAMILIES,
     HUB_CONFIGS,
+    RELATIVES,
     TEXTS,
     build_method,
     gradient_of,
@@ -35,7 +36,7 @@ CTC = tuple(family for family in FAMILIES if family != "whisper")
 @pytest.fixture(scope="module")
 def bases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bases")
-    for family in CTC:
+    for family in (*CTC, *RELATIVES):
         write_base(folder / family, family, folder)
     return folder
 
@@ -123,7 +124,7 @@ def test_alpha_and_rank_scale_adapters(bases: Path) -> None:
     assert scales == [{"default": 2.0}, {"default": 4.0}]  # 8 / 4 and 8 / sqrt(4)
 
 
-@pytest.mark.parametrize("kind", CTC)
+@pytest.mark.parametrize("kind", [*CTC, *RELATIVES])
 def test_4_bit_models_keep_whole_what_must_be(bases: Path, kind: str) -> None:
     """Masks are written into the projection's output in place, which 4-bit layers do not survive."""
     model = build_method(bases / kind, kind, "qlora").model.get_base_model()
@@ -131,7 +132,8 @@ def test_4_bit_models_keep_whole_what_must_be(bases: Path, kind: str) -> None:
     packed = {name for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
     assert packed
     if kind in HUB_CONFIGS:
-        assert f"{kind}.feature_projection.projection" in whole
+        masked = "feature_projection" if kind == "sew" else "feature_projection.projection"
+        assert f"{model.base_model_prefix}.{masked}" in whole
         assert any(name.startswith("lm_head") for name in whole)
     else:
         assert any(name.startswith("head") for name in whole)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from method_cases import HUB_CONFIGS, HUB_SIZES, build_method, gradient_of, speech_batch, write_base
+from method_cases import DIFFERENT, HUB_CONFIGS, HUB_SIZES, build_method, gradient_of, speech_batch, write_base
 from transformers import AutoModelForCTC
 
 from myna.errors import ModelError
@@ -15,7 +15,7 @@ HUB = tuple(HUB_CONFIGS)
 
 
 def hub_model(kind: str, **changes: object) -> torch.nn.Module:
-    return AutoModelForCTC.from_config(HUB_CONFIGS[kind](**HUB_SIZES | changes))
+    return AutoModelForCTC.from_config(HUB_CONFIGS[kind](**HUB_SIZES | DIFFERENT.get(kind, {}) | changes))
 
 
 @pytest.mark.parametrize("kind", HUB)
@@ -23,7 +23,7 @@ def test_parts_are_there_and_cover_everything(kind: str) -> None:
     model = hub_model(kind)
     parts = parts_of(model)
     assert {parts.part_of(name) for name, _ in model.named_parameters()} == {"encoder", "head"}
-    assert f"{kind}.masked_spec_embed" in parts.before_layers
+    assert f"{model.base_model_prefix}.masked_spec_embed" in parts.before_layers
     for name in parts.before_layers:
         freeze_part(model, name)
 

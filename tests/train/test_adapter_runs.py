@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,10 +103,10 @@ def forget_after(run: Path, step: int) -> None:
 def test_a_whisper_of_adapters_is_validated_merged(tone_catalog, tmp_path, shared):
     folder = write_base(tmp_path / "whisper", "whisper", shared)
     settings = ["model.family=whisper", f"model.pretrained={folder}", "model.language=es", "adapter.kind=lora"]
-    settings += ["training.max_steps=2", "decode.max_new_tokens=3", "training.eval_on_start=true"]
+    settings += ["training.max_steps=1", "decode.max_new_tokens=3"]
     run = tmp_path / "run"
     result = train(config_of(tone_catalog, run, *settings), console=quiet())
-    assert result.steps == 2
+    assert result.steps == 1
     report = evaluate(str(run), str(tone_catalog), split="valid")
     assert report.scores["utterances"] > 0
 
@@ -128,3 +131,19 @@ def test_parts_learn_at_their_own_rates(tone_catalog, tmp_path, base):
     before, after = load_recognizer(base).model, load_recognizer(run / "last").model
     assert (after.head.weight - before.head.weight).abs().max() < 1e-8
     assert (after.layers[0].attention.out.weight - before.layers[0].attention.out.weight).abs().max() > 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lora", "qlora"])
+def test_two_ranks_train_adapters_together(tone_catalog, tmp_path, base, kind):
+    """The first losses of one rank: half of each step on each of two is as good."""
+    settings = [*TINY, f"data.db={tone_catalog}", f"model.pretrained={base}", f"adapter.kind={kind}", *ADAPTED]
+    settings += ["training.max_steps=2", *UNSCORED]
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    command += ["-m", "myna", "train", *settings, f"training.output_dir={tmp_path / 'two'}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone = [f"training.output_dir={tmp_path / 'one'}", "training.per_device_train_batch_size=8"]
+    train(load_config([], [*settings, *alone]), console=quiet())
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=0.1)  # dropout differs

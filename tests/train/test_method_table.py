@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from method_cases import FAMILIES, METHODS, build_method, gradient_of, speech_batch, write_base
+from method_cases import FAMILIES, METHODS, RELATIVES, build_method, gradient_of, speech_batch, write_base
 
 from myna.models.adapters import set_compute_dtype
 
@@ -20,7 +20,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 @pytest.fixture(scope="module")
 def bases(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bases")
-    for family in FAMILIES:
+    for family in (*FAMILIES, *RELATIVES):
         write_base(folder / family, family, shared)
     return folder
 
@@ -48,6 +48,13 @@ def test_every_trained_weight_gets_a_gradient_checkpointed_or_not(bases, family,
     assert checkpointed.keys() == plain.keys()
     for name, value in plain.items():
         torch.testing.assert_close(checkpointed[name], value, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("relative", RELATIVES)
+def test_relatives_of_wav2vec2_learn_too(bases, relative, method):
+    test_every_trained_weight_gets_a_gradient_checkpointed_or_not(bases, relative, method, "fp32")
 
 
 @pytest.mark.slow
