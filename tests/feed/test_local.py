@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -124,10 +125,33 @@ def test_a_process_killed_while_nobody_waits_costs_nothing(caplog):
         victim = psutil.Process().children()[-1]
         victim.kill()
         victim.wait()
-        while not feed._executor._broken and time.monotonic() < until:
-            time.sleep(0.01)
         assert [feed.take(number).utterance_ids[0] for number in range(1, 20)] == [f"id{n}" for n in range(1, 20)]
     assert "died" in caplog.text
+
+
+def test_processes_killed_at_any_moment_cost_nothing():
+    """In the middle of handing a batch over, too: what is half written must not be waited for."""
+    rng = np.random.default_rng(0)
+    with LocalFeed(Noisy(), num_workers=2, total=60) as feed:
+        for number in range(60):
+            if number % 4 == 0:
+                children = psutil.Process().children()
+                if children:
+                    time.sleep(rng.uniform(0, 0.02))
+                    rng.choice(children).kill()
+            assert torch.equal(feed.take(number).features, Noisy().make(number).features)
+
+
+def test_a_signal_to_the_whole_group_leaves_them_at_work(tmp_path):
+    work = work_of(tmp_path)
+    with LocalFeed(work, num_workers=2, total=4) as feed:
+        feed.take(0)
+        for child in psutil.Process().children():
+            child.send_signal(signal.SIGTERM)
+            child.send_signal(signal.SIGINT)
+        before = {child.pid for child in psutil.Process().children()}
+        assert to_bytes(feed.take(1)) == to_bytes(work.make(1))
+        assert {child.pid for child in psutil.Process().children()} == before
 
 
 def test_a_batch_that_always_kills_is_named():
