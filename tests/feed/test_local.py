@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from clips import SECONDS, SmallProcessor, write_clips
@@ -122,9 +122,9 @@ def test_a_process_killed_while_nobody_waits_costs_nothing(caplog):
         until = time.monotonic() + 10
         while feed.status().ready_batches < 3 and time.monotonic() < until:
             time.sleep(0.01)
-        victim = psutil.Process().children()[-1]
+        victim = multiprocessing.active_children()[-1]
         victim.kill()
-        victim.wait()
+        victim.join()
         assert [feed.take(number).utterance_ids[0] for number in range(1, 20)] == [f"id{n}" for n in range(1, 20)]
     assert "died" in caplog.text
 
@@ -135,10 +135,10 @@ def test_processes_killed_at_any_moment_cost_nothing():
     with LocalFeed(Noisy(), num_workers=2, total=60) as feed:
         for number in range(60):
             if number % 4 == 0:
-                children = psutil.Process().children()
+                children = multiprocessing.active_children()  # not Python's own, such as its resource tracker
                 if children:
                     time.sleep(rng.uniform(0, 0.02))
-                    rng.choice(children).kill()
+                    children[rng.integers(len(children))].kill()
             assert torch.equal(feed.take(number).features, Noisy().make(number).features)
 
 
@@ -146,12 +146,12 @@ def test_a_signal_to_the_whole_group_leaves_them_at_work(tmp_path):
     work = work_of(tmp_path)
     with LocalFeed(work, num_workers=2, total=4) as feed:
         feed.take(0)
-        for child in psutil.Process().children():
-            child.send_signal(signal.SIGTERM)
-            child.send_signal(signal.SIGINT)
-        before = {child.pid for child in psutil.Process().children()}
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGTERM)
+            os.kill(child.pid, signal.SIGINT)
+        before = {child.pid for child in multiprocessing.active_children()}
         assert to_bytes(feed.take(1)) == to_bytes(work.make(1))
-        assert {child.pid for child in psutil.Process().children()} == before
+        assert {child.pid for child in multiprocessing.active_children()} == before
 
 
 def test_a_batch_that_always_kills_is_named():
@@ -164,8 +164,8 @@ def test_a_batch_that_always_kills_is_named():
 
 
 def test_no_process_outlives_the_feed(tmp_path):
-    before = {child.pid for child in psutil.Process().children()}
+    before = {child.pid for child in multiprocessing.active_children()}
     with LocalFeed(work_of(tmp_path), num_workers=2, total=4) as feed:
         feed.take(0)
-        assert len({child.pid for child in psutil.Process().children()} - before) == 2
-    assert {child.pid for child in psutil.Process().children()} <= before
+        assert len({child.pid for child in multiprocessing.active_children()} - before) == 2
+    assert {child.pid for child in multiprocessing.active_children()} <= before
