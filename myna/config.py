@@ -108,6 +108,8 @@ class ModelConfig(Section):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     chunk_frames: int = Field(default=0, ge=0)  # encoder frames an attention chunk sees; 0 is full context
     left_chunks: int = Field(default=-1, ge=-1)  # earlier chunks it may look back on; -1 is all
+    keep_encoder_layers: int = Field(default=0, ge=0)  # of a pretrained model: so many, evenly spaced; 0 is all
+    keep_decoder_layers: int = Field(default=0, ge=0)  # whisper: likewise
     freeze_encoder: bool = False  # of a pretrained model: only its decoder or its head learns
     freeze_layers: int = Field(default=0, ge=0)  # of a pretrained model: lowest encoder layers kept as they are
     freeze_front_end: bool = True  # wav2vec2: its convolutions
@@ -129,6 +131,19 @@ class AdapterConfig(Section):
     modules_to_save: list[str] = Field(default_factory=list)  # trained whole and saved besides, as a CTC head always is
     double_quantization: bool = True  # qlora: the scales of the 4-bit blocks are quantized as well
     compute_dtype: Literal["fp32", "bf16", "fp16"] | Auto = "auto"  # qlora: of its products; `auto`: training's
+
+
+class DistillationConfig(Section):
+    """Learning from another model's probabilities besides the labels; without a teacher none of it counts.
+
+    A row's loss is `(1 - alpha) * loss of its labels + alpha * temperature^2 * KL(teacher || student)`.
+    """
+
+    teacher: str = ""  # a run, a checkpoint, a `from_pretrained` folder or a hub name; `self`: model.pretrained itself
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    temperature: float = Field(default=2.0, ge=0.1, le=100)  # softens both: softmax(logits / temperature)
+    # GiB of main memory for what the teacher said, where augmentation does not change what it hears; 0 asks every time
+    reuse_gb: float = Field(default=2.0, ge=0)
 
 
 class LearningRates(Section):
@@ -212,6 +227,7 @@ class Config(Section):
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig = AdapterConfig()
+    distillation: DistillationConfig = DistillationConfig()
     feed: FeedConfig = FeedConfig()
     training: TrainingConfig = TrainingConfig()
     decode: DecodeConfig = DecodeConfig()
