@@ -16,7 +16,7 @@ PACKAGE = ROOT / "myna"
 LAYERS = [
     {"errors", "samples"},
     {"text", "files", "machine", "progress"},
-    {"metrics"},
+    {"metrics", "intervals"},
     {"audio"},
     {"data"},
     {"conflicts"},
