@@ -22,6 +22,8 @@ def conflicts(config: Config) -> list[str]:
         found.append("model.pretrained: expected a folder or hub name, such as openai/whisper-tiny; received nothing")
     if (model.freeze_encoder or model.freeze_layers) and not model.pretrained:
         found.append("model.freeze_encoder and model.freeze_layers keep what was learned before: set model.pretrained")
+    if not config.distillation.teacher and config.distillation != type(config.distillation)():
+        found.append("distillation needs distillation.teacher; received none")
     if config.distillation.teacher == "self" and not model.pretrained:
         found.append(
             "distillation.teacher=self is model.pretrained as it was: set model.pretrained, or another teacher"

@@ -50,6 +50,9 @@ def test_conflicts_are_found():
 def test_a_teacher_and_layers_to_keep_need_a_model_to_take_them_from():
     found = mistakes(overrides=["distillation.teacher=self", "model.keep_encoder_layers=2"])
     assert len(found) == 2 and all("set model.pretrained" in line for line in found)
+    assert list(mistakes(overrides=["distillation.alpha=1"])) == [
+        "distillation needs distillation.teacher; received none"
+    ]
     found = mistakes(overrides=["model.pretrained=x", "model.keep_decoder_layers=2", "adapter.kind=lora"])
     assert len(found) == 2
     assert found[0].startswith("model.keep_decoder_layers: expected 0 for family conformer")

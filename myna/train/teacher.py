@@ -37,10 +37,11 @@ def load_teacher(config: Config, student: Recognizer) -> Recognizer | None:
     if not name:
         return None
     name = config.model.pretrained if name == SELF else name
-    teacher = load_recognizer(find_model(name))
+    folder = find_model(name)
+    teacher = load_recognizer(folder)
     refuse_unlike(student.processor, teacher.processor)
     teacher.model.eval().requires_grad_(False)
-    student.metadata |= teacher_identity(name, find_model(name))
+    student.metadata |= teacher_identity(name, folder)
     return teacher
 
 

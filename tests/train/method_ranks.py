@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from myna.models.recognizer import Recognizer
 from myna.samples import Batch
+from myna.train.teacher import Distillation
 
 
 def rows_of(batch: Batch, rows: slice) -> Batch:
@@ -38,6 +39,17 @@ def check(recognizer: Recognizer, case: str) -> None:
         print(case, flush=True)
 
 
+def taught_one(base: Path, family: str) -> Recognizer:
+    """A student that learns from a teacher of more certainty."""
+    student, teacher = (build_method(base, family, "full", "model.mask_time_prob=0") for _ in range(2))
+    teacher.model.eval().requires_grad_(False)
+    for parameter in teacher.model.parameters():
+        parameter.mul_(1.1)
+    device = torch.device("cpu")
+    student.losses = Distillation(student, teacher, alpha=0.5, temperature=2, device=device, keep_bytes=10**6).losses
+    return student
+
+
 def main(bases: Path) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
@@ -48,6 +60,7 @@ def main(bases: Path) -> None:
                 if checkpointing:
                     recognizer.model.gradient_checkpointing_enable({"use_reentrant": False})
                 check(recognizer, f"{family} {method} {'checkpointed' if checkpointing else 'plain'}")
+        check(taught_one(bases / family, family), f"{family} with a teacher")
     distributed.barrier()
     distributed.destroy_process_group()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from method_cases import FAMILIES, build_method, speech_batch, write_base
+from method_cases import FAMILIES, METHODS, build_method, speech_batch, write_base
 
 from myna.models.recognizer import Recognizer
 from myna.samples import Batch
@@ -154,9 +154,9 @@ def test_a_row_that_stands_in_for_another_is_neither_kept_nor_taken_from_what_wa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", "qlora"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("family", ["whisper", "conformer", "wav2vec2"])
-def test_adapters_learn_from_a_teacher_checkpointed_and_in_half_precision(bases, family, method):
+def test_every_method_learns_from_a_teacher_checkpointed_and_in_half_precision(bases, family, method):
     student, teacher = pair(bases, family, method)
     taught = distillation(student, teacher, alpha=1.0, dtype=torch.bfloat16, keep_bytes=GIB)
     before = {name: value.clone() for name, value in teacher.model.state_dict().items()}

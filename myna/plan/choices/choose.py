@@ -104,7 +104,7 @@ def choose(
     choices |= {key: Choice(given.get(key), as_given(given.get(key), choices[key])) for key in choices if key in given}
     step["front_end_by_clip"] = _by_clip_choice(batch)
     if teacher is not None:
-        step["teacher"] = _teacher_choice(batch, teacher)
+        step["teacher"] = _teacher_choice(teacher)
 
     def plan_again(values: Mapping[str, Any]) -> TrainingPlan:
         return choose(
@@ -261,14 +261,11 @@ def _by_clip_choice(batch: BatchPlan) -> Choice:
     return Choice(False, "it would not raise the batch")
 
 
-def _teacher_choice(batch: BatchPlan, teacher: ModelProfile) -> Choice:
-    alone = batch.case.ask(replace(batch.way.model.request, teacher=None))
-    seconds, clips = batch.case.longest_seconds, batch.per_device
-    more = batch.way.model.peak(clips, seconds).bytes - alone.peak(clips, seconds).bytes
+def _teacher_choice(teacher: ModelProfile) -> Choice:
     return Choice(
         teacher.name,
-        f"its {teacher.parameters / 1e6:.1f} M weights and its forward pass are in every prediction; at the peak of "
-        f"{clips} clips of {seconds:.2f} s they take {gib(more)}",
+        f"its {teacher.parameters / 1e6:.1f} M weights (up to {gib(teacher.parameter_bytes)}) and its forward pass are "
+        "in every prediction of memory",
     )
 
 

@@ -50,8 +50,9 @@ def closed_formula(request: MemoryRequest) -> MemoryModel:
     parameters = sizes.parameters
     trainable = _trainable(request.model, sizes)
     held = {"parameters": _constant(_weight_bytes(request.model, sizes)), "batch": _per_clip(2 * sizes.inputs)}
-    teacher = anatomy(request.teacher.config, request.labels_per_second) if request.teacher else None
-    if request.teacher and teacher:
+    teacher = None
+    if request.teacher:
+        teacher = anatomy(request.teacher.config, request.labels_per_second)
         held["parameters"] = held["parameters"] + _constant(_weight_bytes(request.teacher, teacher))
         held["activations"] = _per_clip(_passing(teacher, request))
     if settings.precision != "fp32":
