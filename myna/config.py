@@ -114,6 +114,8 @@ class ModelConfig(Section):
     front_end_by_clip: bool | Auto = "auto"  # wav2vec2: run them one clip at a time, which takes far less memory
     mask_time_prob: float = Field(default=0.05, ge=0, lt=1)  # wav2vec2: share of encoder frames masked in training
     language: str = ""  # whisper: language of prompts and decoding; "" takes each utterance's own
+    audio_context: Literal["auto", "full"] = "full"  # whisper: `auto` hears clips, not 30 s, if that costs no accuracy
+    audio_context_margin_seconds: float = Field(default=3.0, ge=0.1, le=30)  # whisper: silence after a clip
 
 
 class AdapterConfig(Section):

@@ -55,6 +55,8 @@ def conflicts(config: Config) -> list[str]:
         found.append("training.eval_on_start needs training.eval_strategy epoch or steps; received no")
     if training.early_stopping_patience and training.eval_strategy == "no":
         found.append("training.early_stopping_patience needs training.eval_strategy epoch or steps; received no")
+    if model.audio_context == "auto":
+        found += _context_conflicts(config)
     return found + _rate_conflicts(config) + (_adapter_conflicts(config) if config.adapter.kind != "none" else [])
 
 
@@ -67,6 +69,19 @@ def _rate_conflicts(config: Config) -> list[str]:
         found.append("training.learning_rates.head works with CTC: Whisper's words come from its decoder")
     if rates.encoder and model.freeze_encoder:
         found.append("training.learning_rates.encoder: model.freeze_encoder=true leaves nothing there to learn")
+    return found
+
+
+def _context_conflicts(config: Config) -> list[str]:
+    found = []
+    if config.model.family != "whisper":
+        found.append(f"model.audio_context=auto works with whisper; received family {config.model.family}")
+    if config.training.eval_strategy == "no" or not config.training.eval_on_start:
+        found.append(
+            "model.audio_context=auto is kept only where validation shows no loss, the untouched start included: it "
+            "needs training.eval_strategy epoch or steps and training.eval_on_start=true; or set "
+            "model.audio_context=full"
+        )
     return found
 
 

@@ -42,6 +42,7 @@ class FeedSpec:
     augment: list[dict[str, Any]]  # the transforms' settings
     processor_files: dict[str, bytes]  # by name: front end and tokenizer
     fingerprint: str  # of `TrainingBatches`
+    margin_seconds: float | None = None  # of Whisper's short context; None is the full one
     versions: dict[str, str] = field(default_factory=library_versions)
 
     @property

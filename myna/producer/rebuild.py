@@ -42,7 +42,7 @@ def rebuild(spec: FeedSpec, data: DataPath) -> TrainingBatches:
             f"expected {spec.audio} recordings, which the trainer reads; received {data.audio()} ones",
             "Write shards with the same --audio, or give what the trainer was given.",
         )
-    processor = load_processor(spec.processor_files, spec.language)
+    processor = load_processor(spec.processor_files, spec.language, spec.margin_seconds)
     found = data.utterances(spec.dataset_version, spec.splits)
     check_recordings(found)
     kept = short_enough(usable(found, processor)[0], spec.max_duration_seconds)[0]

@@ -12,6 +12,7 @@ import torch.distributed
 from accelerate import PartialState
 
 from myna.audio.augment.chain import Chain
+from myna.models.audio_context import margin_to_learn
 from myna.plan.from_config import filled, is_open, plan_at_once, plan_for
 from myna.plan.profiles.dataset import DatasetProfile
 from myna.plan.profiles.hardware import HardwareProfile
@@ -68,6 +69,7 @@ def plan_run(config: Config, recognizer: Recognizer, train_split: Sequence[Utter
     )
     hardware = _share_of_this_rank(HardwareProfile.detect(config.training.safety_margin))
     model = ModelProfile.of(recognizer.model, name=config.model.pretrained or config.model.family)
+    model = replace(model, margin_seconds=margin_to_learn(config.model))
     augment = Chain(config.augment) if config.augment else None
     producer = measure_producer(train_split, recognizer.processor, augment)
     at_once = plan_at_once(config, hardware, dataset, model, producer) if hardware.device == "cpu" else None

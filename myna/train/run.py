@@ -14,6 +14,7 @@ import json
 import logging
 import os
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +31,16 @@ from myna.feed.selection import short_enough, usable
 from myna.files import write_atomically
 from myna.machine import return_freed_memory
 from myna.models.adapters import set_compute_dtype
+from myna.models.audio_context import MARGIN_KEY, margin_to_learn
 from myna.models.build import build_recognizer
-from myna.models.folders import refuse_other_base
+from myna.models.folders import find_model, refuse_other_base
 from myna.models.front_end import run_front_end_by_clip
+from myna.models.metadata import read_metadata
 from myna.models.recognizer import DecodeOptions
+from myna.models.whisper_processor import WhisperProcessor
 from myna.train.callbacks import CleanStop, ConsoleProgress, EpochEnds, RunLog
 from myna.train.checkpoint import latest_checkpoint, step_of
+from myna.train.context_check import ContextVerdict, settle_audio_context
 from myna.train.feeding import (
     data_path,
     feed_spec,
@@ -97,6 +102,7 @@ class TrainResult:
     feed_wait_share: float  # of the time, the trainer waited for batches
     utterances_per_second: float
     audio_seconds_per_second: float
+    audio_context: ContextVerdict | None  # of a Whisper that was trained in short context
 
 
 def is_first_rank() -> bool:
@@ -178,6 +184,10 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
         if not stop.requested:
             feed.finish()
     broken = _broken(trainer)
+    context = None
+    if margin_to_learn(config.model) is not None and not stop.requested and is_first_rank():
+        context = _settled_context(config, trainer)
+        console.print(str(context), soft_wrap=True)
     for refusal in broken:
         console.print(f"broken since it was prepared: {refusal.audio_path}: {refusal.reason}: {refusal.detail}")
     result = TrainResult(
@@ -191,6 +201,7 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
         seconds=outcome.metrics["train_runtime"],
         refused=len(refused),
         broken_files=len(broken),
+        audio_context=context,
         **figures,
     )
     if is_first_rank():
@@ -262,13 +273,16 @@ def _trainer(
     settings = config.training
     if settings.gradient_checkpointing:
         recognizer.model.gradient_checkpointing_enable({"use_reentrant": False})
-    valid_batches = EvaluationBatches(
+    in_batches = partial(
+        EvaluationBatches,
         valid_split,
-        recognizer.processor,
-        longest_seconds(work.utterances, recognizer.processor) * int(settings.per_device_eval_batch_size),
+        batch_seconds=longest_seconds(work.utterances, recognizer.processor) * int(settings.per_device_eval_batch_size),
         rank=args.process_index,
         world_size=args.world_size,
     )
+    full_batches = None
+    if isinstance(recognizer.processor, WhisperProcessor) and recognizer.processor.margin_seconds is not None:
+        full_batches = in_batches(recognizer.processor.with_margin(None))
     save_every_epochs = settings.save_every_epochs if settings.save_strategy == "epoch" else 0
     callbacks = [*watchers, EpochEnds(work.steps_per_epoch, save_every_epochs)]
     if settings.early_stopping_patience:
@@ -277,12 +291,33 @@ def _trainer(
         recognizer,
         feed,
         work.per_epoch,
-        valid_batches,
+        in_batches(recognizer.processor),
         args=args,
         decode_options=DecodeOptions(language=config.model.language, **config.decode.model_dump()),
         one_cycle_schedule=settings.lr_scheduler_type == "one_cycle",
         learning_rates=settings.learning_rates.model_dump(exclude_none=True),
+        full_batches=full_batches,
         callbacks=callbacks,
+    )
+
+
+def _settled_context(config: Config, trainer: SpeechTrainer) -> ContextVerdict:
+    """Whether the best checkpoint may decode in the short context that it was trained in."""
+    margin_seconds = float(config.model.audio_context_margin_seconds)
+    if not trainer.state.best_global_step and MARGIN_KEY not in read_metadata(find_model(config.model.pretrained)):
+        return ContextVerdict(None, "no step of training was better than the start, which has not learned another")
+    del trainer.optimizer, trainer.lr_scheduler  # their memory is for the checkpoint now
+    trainer.accelerator.free_memory()
+    metric = "cer" if config.training.metric_for_best_model == "cer" else "wer"
+    before = [logged for logged in trainer.state.log_history if logged["step"] == 0 and f"eval_{metric}" in logged]
+    return settle_audio_context(
+        Path(config.training.output_dir) / "best",
+        trainer.valid_batches.utterances,
+        margin_seconds=margin_seconds,
+        start_rate=before[0][f"eval_{metric}"] if before else None,
+        metric=metric,
+        batch_seconds=trainer.valid_batches.batch_seconds,
+        options=trainer.decode_options,
     )
 
 

@@ -1,0 +1,147 @@
+"""Whether a Whisper that was trained in short context may decode in it, asked of the validation split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from myna.errors import TrainingError
+from myna.feed.evaluation import EvaluationBatches
+from myna.metrics import score
+from myna.models.audio_context import MARGIN_KEY
+from myna.models.build import load_recognizer
+from myna.models.metadata import read_metadata, write_metadata
+from myna.models.whisper import WhisperRecognizer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from myna.models.recognizer import DecodeOptions
+    from myna.samples import Utterance
+
+MOST_LOSS = 0.005  # of the error rate, in short context against full: half a point
+RESAMPLES = 2000
+INTERVAL = (2.5, 97.5)  # percentiles
+
+Errors = NDArray[np.int64]  # (utterances, 2): errors, and words or characters of the reference
+
+
+@dataclass(frozen=True, slots=True)
+class ContextVerdict:
+    """How the best checkpoint decodes from now on, and what that was decided by. Error rates are shares of 1."""
+
+    margin_seconds: float | None  # of the short context; None is the full one
+    reason: str
+    metric: str = ""  # wer or cer
+    short_rate: float | None = None
+    full_rate: float | None = None
+    start_rate: float | None = None  # of the untouched start, in full context
+    interval: tuple[float, float] | None = None  # 95 %, of short less full
+
+    def __str__(self) -> str:
+        context = (
+            "the full 30 s" if self.margin_seconds is None else f"each clip and {self.margin_seconds:g} s of silence"
+        )
+        return f"Audio context: the best checkpoint hears {context}, since {self.reason}."
+
+
+def settle_audio_context(
+    best: Path,
+    utterances: Sequence[Utterance],
+    *,
+    margin_seconds: float,
+    start_rate: float | None,
+    metric: str,
+    batch_seconds: float,
+    options: DecodeOptions,
+) -> ContextVerdict:
+    """Decode a split in short and in full context, and write down in the checkpoint which of them it may use.
+
+    Short context stays if its error rate is at most half a point above that of full context, a paired bootstrap over
+    the utterances (Bisani and Ney 2004) does not find it worse, and it is not above that of the untouched start.
+
+    Args:
+        best: the checkpoint; only its metadata are changed.
+        utterances: the validation split.
+        margin_seconds: that was trained with.
+        start_rate: error rate of the untouched start in full context; None where it was not scored.
+        metric: wer or cer, normalised.
+        batch_seconds: padded audio of a batch.
+        options: of decoding.
+    """
+    recognizer = load_recognizer(best)
+    if not isinstance(recognizer, WhisperRecognizer):
+        raise TrainingError(f"{best}: expected a Whisper; received {type(recognizer).__name__}")
+    recognizer.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    full, short = (
+        _errors(recognizer, utterances, margin, metric, batch_seconds, options) for margin in (None, margin_seconds)
+    )
+    verdict = judge(short, full, margin_seconds=margin_seconds, start_rate=start_rate, metric=metric)
+    write_context(best, verdict.margin_seconds)
+    return verdict
+
+
+def judge(
+    short: Errors, full: Errors, *, margin_seconds: float, start_rate: float | None, metric: str
+) -> ContextVerdict:
+    """Whether short context loses nothing, from the errors of the same utterances in both."""
+    short_rate, full_rate = _rate(short), _rate(full)
+    drawn = np.random.default_rng(0).integers(len(full), size=(RESAMPLES, len(full)))
+    differences = (short - full)[drawn, 0].sum(axis=1) / np.maximum(1, full[drawn, 1].sum(axis=1))
+    low, high = (float(bound) for bound in np.percentile(differences, INTERVAL))
+    found = f"{metric.upper()} {100 * short_rate:.2f} % in short context, {100 * full_rate:.2f} % in full"
+    found += f" (difference {100 * low:+.2f} to {100 * high:+.2f} points)"
+    if start_rate is not None:
+        found += f", {100 * start_rate:.2f} % before training"
+    is_as_good = short_rate - full_rate <= MOST_LOSS and low <= 0
+    keeps = is_as_good and (start_rate is None or short_rate <= start_rate)
+    return ContextVerdict(
+        margin_seconds=margin_seconds if keeps else None,
+        reason=f"validation says {found}",
+        metric=metric,
+        short_rate=short_rate,
+        full_rate=full_rate,
+        start_rate=start_rate,
+        interval=(low, high),
+    )
+
+
+def write_context(checkpoint: Path, margin_seconds: float | None) -> None:
+    """Let a checkpoint decode in short context, or in full for None."""
+    metadata = {key: value for key, value in read_metadata(checkpoint).items() if key != MARGIN_KEY}
+    if margin_seconds is not None:
+        metadata[MARGIN_KEY] = f"{margin_seconds:g}"
+    write_metadata(checkpoint, metadata)
+
+
+def _errors(
+    recognizer: WhisperRecognizer,
+    utterances: Sequence[Utterance],
+    margin_seconds: float | None,
+    metric: str,
+    batch_seconds: float,
+    options: DecodeOptions,
+) -> Errors:
+    """Of each utterance that can be read, in the order of the split."""
+    recognizer.processor = recognizer.processor.with_margin(margin_seconds)
+    found: dict[str, tuple[int, int]] = {}
+    by_id = {utterance.utterance_id: utterance for utterance in utterances}
+    for batch in EvaluationBatches(utterances, recognizer.processor, batch_seconds).in_order(num_workers=0):
+        if not batch.weights.any():
+            continue
+        transcripts = recognizer.decode(batch, options)
+        for utterance_id, transcript in zip(batch.utterance_ids, transcripts, strict=True):
+            spoken = by_id[utterance_id]
+            scores = score(spoken.transcript, transcript.text, spoken.language)
+            counts = scores.normalized_characters if metric == "cer" else scores.normalized_words
+            found[utterance_id] = counts.errors, counts.reference_length
+    return np.array([found[utterance_id] for utterance_id in by_id if utterance_id in found], dtype=np.int64)
+
+
+def _rate(errors: Errors) -> float:
+    return float(errors[:, 0].sum() / max(1, errors[:, 1].sum()))
