@@ -16,10 +16,10 @@ PACKAGE = ROOT / "myna"
 LAYERS = [
     {"errors", "samples"},
     {"text", "files", "machine", "progress"},
-    {"metrics"},
+    {"metrics", "intervals"},
     {"audio"},
     {"data"},
-    {"conflicts"},
+    {"sections", "conflicts"},
     {"config"},
     {"feed"},
     {"models"},

@@ -1,4 +1,4 @@
-"""`myna evaluate`: a model and a split of a dataset version in, scores.json out.
+"""`myna evaluate`: a model and a split of a dataset version in, scores.json and hypotheses.jsonl out.
 
 Hypotheses come from free-running decoding alone: the recogniser never sees a transcript.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from myna.data.catalog import Catalog
 from myna.errors import DataError, VersionError
 from myna.evaluate.errors import Slices, WorstUtterances
+from myna.evaluate.hypotheses import HYPOTHESES_FILE, Hypotheses, Hypothesis, writing
 from myna.files import write_atomically
 from myna.metrics import ScoreAccumulator
 from myna.samples import Refusal, RefusalReason, Utterance
@@ -22,6 +23,7 @@ from myna.samples import Refusal, RefusalReason, Utterance
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from myna.intervals import Interval
     from myna.models.recognizer import DecodeOptions, Recognizer
 
 BATCH_SECONDS = 120.0  # padded audio in one forward pass
@@ -38,6 +40,8 @@ class EvaluationReport:
     split: str
     options: dict[str, Any]  # of decoding
     scores: dict[str, Any]  # ScoreAccumulator.summary()
+    wer_interval: Interval  # of normalised text, 95 %
+    cer_interval: Interval
     slices: dict[str, dict[str, dict[str, Any]]]  # Slices.as_dict()
     worst: tuple[dict[str, Any], ...]  # WorstUtterances.as_list()
     audio_seconds: float
@@ -121,9 +125,10 @@ def evaluate(
             f"{db}: expected utterances in split {split} of version {version_id}; received none{why}",
             "See the splits with myna stats, and name the language with --language where a model needs it.",
         )
-    evaluation = _Evaluation(recognizer, options, batch_seconds)
-    evaluation.run(utterances, progress)
     path = _scores_path(output, model, trained_on)
+    with writing(_hypotheses_path(path)) as hypotheses:
+        evaluation = _Evaluation(recognizer, options, batch_seconds, hypotheses)
+        evaluation.run(utterances, progress)
     report = EvaluationReport(
         model=str(model),
         trained_on=trained_on,
@@ -131,6 +136,8 @@ def evaluate(
         split=split,
         options=asdict(options),
         scores=evaluation.scores.summary(),
+        wer_interval=hypotheses.word_interval(),
+        cer_interval=hypotheses.character_interval(),
         slices=evaluation.slices.as_dict(),
         worst=tuple(evaluation.worst.as_list()),
         audio_seconds=evaluation.audio_seconds,
@@ -148,10 +155,13 @@ def evaluate(
 class _Evaluation:
     """One pass over a split, with everything that is summed on the way."""
 
-    def __init__(self, recognizer: Recognizer, options: DecodeOptions, batch_seconds: float) -> None:
+    def __init__(
+        self, recognizer: Recognizer, options: DecodeOptions, batch_seconds: float, hypotheses: Hypotheses
+    ) -> None:
         self.recognizer = recognizer
         self.options = options
         self.batch_seconds = batch_seconds
+        self.hypotheses = hypotheses
         self.scores = ScoreAccumulator()
         self.slices = Slices()
         self.worst = WorstUtterances()
@@ -191,6 +201,7 @@ class _Evaluation:
         scores = self.scores.add(utterance.transcript, hypothesis, utterance.language or self.options.language)
         self.slices.add(utterance, scores)
         self.worst.add(utterance, hypothesis, scores)
+        self.hypotheses.add(Hypothesis.of(utterance, hypothesis, scores))
 
 
 def _bound_version(catalog: Catalog, asked: str, trained_on: str) -> str:
@@ -231,3 +242,10 @@ def _scores_path(output: str | Path | None, model: str | Path, trained_on: str) 
     if output is None:
         return Path(model) / SCORES_FILE if trained_on and Path(model).is_dir() else None
     return Path(output) if Path(output).suffix == ".json" else Path(output) / SCORES_FILE
+
+
+def _hypotheses_path(scores_path: Path | None) -> Path | None:
+    """Beside the scores; of scores by another name, by that name, so that models may share a folder."""
+    if scores_path is None or scores_path.name == SCORES_FILE:
+        return scores_path and scores_path.with_name(HYPOTHESES_FILE)
+    return scores_path.with_name(f"{scores_path.stem}.{HYPOTHESES_FILE}")

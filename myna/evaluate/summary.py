@@ -18,7 +18,7 @@ NUM_ROWS = 10  # of a table that could be long; scores.json has the rest
 
 def render(report: EvaluationReport) -> RenderableType:
     """Scores, error shares, slices, confusions and what was left out."""
-    parts: list[RenderableType] = [_heading(report), _scores(report.scores), _kinds(report.scores)]
+    parts: list[RenderableType] = [_heading(report), _scores(report.scores), _intervals(report), _kinds(report.scores)]
     for kind, table in report.slices.items():
         if len(table) > 1:
             parts.append(_slices(kind, table))
@@ -48,6 +48,15 @@ def _scores(scores: dict[str, Any]) -> Table:
         overlaps = [f"{figures[name]:.1f}" for name in ("bleu", "chrf")]
         table.add_row(label, *rates, *overlaps, str(figures["words"]["reference"]))
     return table
+
+
+def _intervals(report: EvaluationReport) -> Text:
+    wer, cer = (
+        f"{name} {100 * interval.low:.1f} to {100 * interval.high:.1f} %"
+        for name, interval in (("WER", report.wer_interval), ("CER", report.cer_interval))
+    )
+    drawn = f"{report.wer_interval.units:,} {report.wer_interval.unit}s"
+    return Text(f"95 % intervals, normalised, drawn by {drawn}: {wer}; {cer}")
 
 
 def _kinds(scores: dict[str, Any]) -> Table:

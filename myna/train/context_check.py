@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,15 +15,17 @@ from myna.feed.evaluation import EvaluationBatches
 from myna.metrics import score
 from myna.models.audio_context import MARGIN_KEY
 from myna.models.build import load_recognizer
+from myna.models.folders import find_model
 from myna.models.metadata import read_metadata, write_metadata
 from myna.models.whisper import WhisperRecognizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+    from myna.config import Config
     from myna.models.recognizer import DecodeOptions
     from myna.samples import Utterance
+    from myna.train.trainer import SpeechTrainer
 
 MOST_LOSS = 0.005  # of the error rate, in short context against full: half a point
 RESAMPLES = 2000
@@ -48,6 +51,25 @@ class ContextVerdict:
             "the full 30 s" if self.margin_seconds is None else f"each clip and {self.margin_seconds:g} s of silence"
         )
         return f"Audio context: the best checkpoint hears {context}, since {self.reason}."
+
+
+def settled_context(config: Config, trainer: SpeechTrainer) -> ContextVerdict:
+    """Whether the best checkpoint of a run that has ended may decode in the short context that it was trained in."""
+    if not trainer.state.best_global_step and MARGIN_KEY not in read_metadata(find_model(config.model.pretrained)):
+        return ContextVerdict(None, "no step of training was better than the start, which has not learned another")
+    del trainer.optimizer, trainer.lr_scheduler  # their memory is for the checkpoint now
+    trainer.accelerator.free_memory()
+    metric = "cer" if config.training.metric_for_best_model == "cer" else "wer"
+    before = [logged for logged in trainer.state.log_history if logged["step"] == 0 and f"eval_{metric}" in logged]
+    return settle_audio_context(
+        Path(config.training.output_dir) / "best",
+        trainer.valid_batches.utterances,
+        margin_seconds=config.model.audio_context_margin_seconds,
+        start_rate=before[0][f"eval_{metric}"] if before else None,
+        metric=metric,
+        batch_seconds=trainer.valid_batches.batch_seconds,
+        options=trainer.decode_options,
+    )
 
 
 def settle_audio_context(

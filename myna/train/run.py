@@ -31,16 +31,15 @@ from myna.feed.selection import short_enough, usable
 from myna.files import write_atomically
 from myna.machine import return_freed_memory
 from myna.models.adapters import set_compute_dtype
-from myna.models.audio_context import MARGIN_KEY, margin_to_learn
+from myna.models.audio_context import margin_to_learn
 from myna.models.build import build_recognizer
-from myna.models.folders import find_model, refuse_other_base
+from myna.models.folders import refuse_other_origin
 from myna.models.front_end import run_front_end_by_clip
-from myna.models.metadata import read_metadata
 from myna.models.recognizer import DecodeOptions
 from myna.models.whisper_processor import WhisperProcessor
 from myna.train.callbacks import CleanStop, ConsoleProgress, EpochEnds, RunLog
 from myna.train.checkpoint import latest_checkpoint, step_of
-from myna.train.context_check import ContextVerdict, settle_audio_context
+from myna.train.context_check import ContextVerdict, settled_context
 from myna.train.feeding import (
     data_path,
     feed_spec,
@@ -55,6 +54,7 @@ from myna.train.feeding import (
 from myna.train.memory_monitor import MemoryMonitor
 from myna.train.planned import with_plan
 from myna.train.speed_watch import SpeedWatch
+from myna.train.teacher import Distillation, load_teacher, teacher_note
 from myna.train.trainer import SpeechTrainer
 
 if TYPE_CHECKING:
@@ -135,14 +135,17 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     recognizer = build_recognizer(config, [utterance.text for utterance in train_split])
     recognizer.metadata["dataset_version"] = version
     recognizer.metadata["training_splits"] = " ".join(train_splits(config))
+    teacher = load_teacher(config, recognizer)
     train_split, refused = usable(train_split, recognizer.processor)
     valid_split, refused_valid = usable(valid_split, recognizer.processor)
     refused += refused_valid
     _require_data(config, train_split, valid_split)
     _describe(console, config, recognizer, version, train_split, valid_split, refused)
+    if teacher is not None:
+        console.print(teacher_note(config, teacher))
     for note in Chain(config.augment).check():
         console.print(note)
-    config, plan = with_plan(config, recognizer, train_split)
+    config, plan = with_plan(config, recognizer, train_split, teacher)
     if plan is not None:
         console.print("\n".join([plan.summary, *plan.notes]))
     train_split, too_long = short_enough(train_split, float(config.training.max_duration_seconds))
@@ -156,7 +159,7 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     stop = CleanStop(console)
     checkpoint = str(latest_checkpoint(run_folder)) if resume else None
     if checkpoint:
-        refuse_other_base(Path(checkpoint), recognizer.metadata)
+        refuse_other_origin(Path(checkpoint), recognizer.metadata)
     expected = plan.feed.memory if plan else None
     watchers = [MemoryMonitor(expected.peak_bytes if expected and expected.traced else None), stop]
     if plan is not None and plan.speed is not None:
@@ -177,7 +180,7 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     with open_feed(
         config, work, args, lambda: feed_spec(config, work, recognizer, version, args), start, console
     ) as feed:
-        trainer = _trainer(config, recognizer, work, feed, valid_split, args, watchers)
+        trainer = _trainer(config, recognizer, teacher, work, feed, valid_split, args, watchers)
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
         figures = trainer.taken.all_along.figures()
         console.print(feed_verdict(config, feed, figures, args), soft_wrap=True)
@@ -186,7 +189,7 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     broken = _broken(trainer)
     context = None
     if margin_to_learn(config.model) is not None and not stop.requested and is_first_rank():
-        context = _settled_context(config, trainer)
+        context = settled_context(config, trainer)
         console.print(str(context), soft_wrap=True)
     for refusal in broken:
         console.print(f"broken since it was prepared: {refusal.audio_path}: {refusal.reason}: {refusal.detail}")
@@ -264,6 +267,7 @@ def _require_data(config: Config, train_split: list[Utterance], valid_split: lis
 def _trainer(
     config: Config,
     recognizer: Recognizer,
+    teacher: Recognizer | None,
     work: TrainingBatches,
     feed: Feed,
     valid_split: list[Utterance],
@@ -287,6 +291,9 @@ def _trainer(
     callbacks = [*watchers, EpochEnds(work.steps_per_epoch, save_every_epochs)]
     if settings.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping_patience))
+    distillation = (
+        Distillation.of(config, recognizer, teacher, args.device, training_dtype(config)) if teacher else None
+    )
     return SpeechTrainer(
         recognizer,
         feed,
@@ -297,27 +304,8 @@ def _trainer(
         one_cycle_schedule=settings.lr_scheduler_type == "one_cycle",
         learning_rates=settings.learning_rates.model_dump(exclude_none=True),
         full_batches=full_batches,
+        distillation=distillation,
         callbacks=callbacks,
-    )
-
-
-def _settled_context(config: Config, trainer: SpeechTrainer) -> ContextVerdict:
-    """Whether the best checkpoint may decode in the short context that it was trained in."""
-    margin_seconds = float(config.model.audio_context_margin_seconds)
-    if not trainer.state.best_global_step and MARGIN_KEY not in read_metadata(find_model(config.model.pretrained)):
-        return ContextVerdict(None, "no step of training was better than the start, which has not learned another")
-    del trainer.optimizer, trainer.lr_scheduler  # their memory is for the checkpoint now
-    trainer.accelerator.free_memory()
-    metric = "cer" if config.training.metric_for_best_model == "cer" else "wer"
-    before = [logged for logged in trainer.state.log_history if logged["step"] == 0 and f"eval_{metric}" in logged]
-    return settle_audio_context(
-        Path(config.training.output_dir) / "best",
-        trainer.valid_batches.utterances,
-        margin_seconds=margin_seconds,
-        start_rate=before[0][f"eval_{metric}"] if before else None,
-        metric=metric,
-        batch_seconds=trainer.valid_batches.batch_seconds,
-        options=trainer.decode_options,
     )
 
 
@@ -359,10 +347,15 @@ def training_arguments(config: Config) -> TrainingArguments:
 
 def compute_dtype(config: Config) -> torch.dtype:
     """What the layers of a 4-bit model compute in: as asked for, else what the run computes in."""
-    training = config.training
-    of_run = "bf16" if training.bf16 is True else "fp16" if training.fp16 is True else "fp32"
+    asked = config.adapter.compute_dtype
     names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return names[of_run if config.adapter.compute_dtype == "auto" else config.adapter.compute_dtype]
+    return training_dtype(config) if asked == "auto" else names[asked]
+
+
+def training_dtype(config: Config) -> torch.dtype:
+    """What the run computes in."""
+    training = config.training
+    return torch.bfloat16 if training.bf16 is True else torch.float16 if training.fp16 is True else torch.float32
 
 
 def _describe(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from myna.feed.protocol import Feed
     from myna.models.recognizer import DecodeOptions, Recognizer
     from myna.samples import Batch, Refusal
+    from myna.train.teacher import Distillation
 
 UNLOGGED_LOSS = "unlogged_loss"  # where the trainer's state keeps the loss that no log line holds yet
 
@@ -54,6 +55,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         one_cycle_schedule: use the one-cycle schedule instead of the arguments' own.
         learning_rates: of parts of the model that learn at another rate than the arguments say.
         full_batches: the same split in full context, for a Whisper that is trained in short context.
+        distillation: gives training losses in the place of the recogniser, whose own validation keeps to.
         args: `transformers.TrainingArguments`; accumulation and ranks must match the feed's numbers.
         callbacks: as in `transformers`.
     """
@@ -70,6 +72,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         one_cycle_schedule: bool = False,
         learning_rates: Mapping[str, float] | None = None,
         full_batches: EvaluationBatches | None = None,
+        distillation: Distillation | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self.taken = Taken(feed, per_epoch)
@@ -88,6 +91,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         self.decode_options = decode_options
         self.one_cycle_schedule = one_cycle_schedule
         self.learning_rates = dict(learning_rates or {})
+        self.training_losses = (distillation or recognizer).losses
         self.failures: dict[str, Refusal] = {}  # files that broke during the run, by path
         # Our loss is already a mean over the whole step: without this the Trainer would scale it once more.
         self.model_accepts_loss_kwargs = True
@@ -141,7 +145,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
 
         DDP averages gradients over ranks while the mean is over the whole step, hence the world size.
         """
-        losses = self.recognizer.losses(model, inputs)  # (B,)
+        losses = self.training_losses(model, inputs)  # (B,)
         share: torch.Tensor = (inputs.weights * losses).sum() * self.args.world_size / num_items_in_batch
         return share
 

@@ -15,6 +15,7 @@ from myna.audio.features import LogMel
 from myna.data.catalog import Catalog
 from myna.data.prepare import PrepareSettings, prepare
 from myna.errors import DataError, VersionError
+from myna.evaluate.hypotheses import read_hypotheses
 from myna.evaluate.run import EvaluationReport, evaluate
 from myna.evaluate.summary import render
 from myna.models.ctc import CTCProcessor, CTCRecognizer
@@ -94,7 +95,16 @@ def test_scores_file_names_what_it_is_bound_to(report: EvaluationReport, model: 
     assert set(written["scores"]) == {"utterances", "raw", "normalized", "confusions"}
     assert written["real_time_factor"] == pytest.approx(written["decoding_seconds"] / written["audio_seconds"])
     assert 0 < written["real_time_factor"] < written["total_real_time_factor"]
-    assert list(Path(report.scores_path).parent.iterdir()) == [Path(report.scores_path)]
+    assert {path.name for path in Path(report.scores_path).parent.iterdir()} == {"scores.json", "hypotheses.jsonl"}
+
+
+def test_hypotheses_add_up_to_the_scores_and_the_interval_holds_them(report: EvaluationReport) -> None:
+    lines = list(read_hypotheses(Path(report.scores_path).parent))
+    words = report.scores["normalized"]["words"]
+    assert len(lines) == report.scores["utterances"]
+    assert sum(line.words for line in lines) == words["reference"]
+    assert sum(line.word_errors for line in lines) / words["reference"] == report.wer
+    assert report.wer_interval.low <= report.wer <= report.wer_interval.high
 
 
 def test_slices_and_worst_utterances_are_there(report: EvaluationReport) -> None:
