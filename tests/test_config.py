@@ -47,6 +47,15 @@ def test_conflicts_are_found():
     assert found[0] == "model.d_model: expected a multiple of 2 * model.num_heads=8; received 250"
 
 
+def test_a_teacher_and_layers_to_keep_need_a_model_to_take_them_from():
+    found = mistakes(overrides=["distillation.teacher=self", "model.keep_encoder_layers=2"])
+    assert len(found) == 2 and all("set model.pretrained" in line for line in found)
+    found = mistakes(overrides=["model.pretrained=x", "model.keep_decoder_layers=2", "adapter.kind=lora"])
+    assert len(found) == 2
+    assert found[0].startswith("model.keep_decoder_layers: expected 0 for family conformer")
+    assert "adapters are saved without their base" in found[1]
+
+
 def test_feed_values_without_effect_or_against_one_another_are_conflicts():
     found = mistakes(overrides=["feed.producers=2", "feed.lease_seconds=300", "feed.expire_seconds=60"])
     assert list(found) == [

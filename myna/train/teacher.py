@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from myna.machine import usable_memory
 from myna.models.build import load_recognizer
 from myna.models.distillation import TOP_TOKENS, Taught, divergence, hold_in, refuse_unlike, taught_by
 from myna.models.folders import find_model, teacher_identity
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 SELF = "self"  # in the place of a teacher's name: `model.pretrained`, untouched
 GIB = 1024**3
+MEMORY_SHARE = 0.1  # of what is free on the machine, for what was said
 
 
 def load_teacher(config: Config, student: Recognizer) -> Recognizer | None:
@@ -114,7 +117,7 @@ class Distillation:
             temperature=settings.temperature,
             device=device,
             dtype=dtype,
-            keep_bytes=int(settings.reuse_gb * GIB) if keeps_what_is_said(config) else 0,
+            keep_bytes=_room_to_keep(settings.reuse_gb) if keeps_what_is_said(config) else 0,
         )
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -162,6 +165,12 @@ class Distillation:
         with torch.no_grad(), torch.autocast(batch.features.device.type, self.dtype, enabled=is_half):
             logits = self.teacher.logits(self.teacher.model, batch)
         return taught_by(logits, self.temperature, self.top_tokens)
+
+
+def _room_to_keep(reuse_gb: float) -> int:
+    """Bytes for this rank, one at least: others need the machine's memory as well."""
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, int(min(reuse_gb * GIB, MEMORY_SHARE * usable_memory()[1]) / ranks_here))
 
 
 def _padded(rows: list[Tensor], positions: int) -> Tensor:

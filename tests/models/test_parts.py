@@ -8,8 +8,10 @@ from method_cases import DIFFERENT, HUB_CONFIGS, HUB_SIZES, build_method, gradie
 from transformers import AutoModelForCTC
 
 from myna.errors import ModelError
-from myna.models.parts import freeze_part, frozen_names, parts_of
-from myna.models.recognizer import Recognizer
+from myna.models.build import load_recognizer
+from myna.models.conformer import ConformerConfig, ConformerForCTC
+from myna.models.parts import freeze_part, frozen_names, keep_layers, parts_of
+from myna.models.recognizer import DecodeOptions, Recognizer
 
 HUB = tuple(HUB_CONFIGS)
 
@@ -68,3 +70,60 @@ def test_nothing_is_frozen_unasked() -> None:
 def test_what_is_not_there_cannot_be_frozen() -> None:
     with pytest.raises(ModelError, match="nothing"):
         freeze_part(hub_model("wav2vec2"), "nothing")
+
+
+def layer_names(model: torch.nn.Module, stack: str) -> set[str]:
+    return {name.removeprefix(f"{stack}.").split(".")[0] for name in model.state_dict() if name.startswith(f"{stack}.")}
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, [0]), (2, [0, 6]), (3, [0, 3, 6]), (4, [0, 2, 4, 6]), (7, range(7))])
+@pytest.mark.parametrize("kind", ["wavlm", "conformer"])
+def test_layers_that_are_kept_are_copies(tmp_path: Path, kind: str, count: int, kept: list[int]) -> None:
+    if kind == "conformer":
+        config = ConformerConfig(d_model=16, num_encoder_layers=7, num_heads=2, d_ff=16, conv_kernel_size=3)
+        whole, cut = (ConformerForCTC(config) for _ in range(2))
+    else:
+        whole, cut = (hub_model(kind, num_hidden_layers=7) for _ in range(2))
+    cut.load_state_dict(whole.state_dict())
+    keep_layers(cut, encoder=count)
+    stack = parts_of(whole).layers
+    left, given = cut.state_dict(), whole.state_dict()
+    assert layer_names(cut, stack) == {str(index) for index in range(count)}
+    for name, value in left.items():
+        place, _, rest = name.removeprefix(f"{stack}.").partition(".")
+        source = f"{stack}.{kept[int(place)]}.{rest}" if name.startswith(f"{stack}.") else name
+        assert torch.equal(value, given[source]), name
+    rebuilt = type(cut)(cut.config)
+    assert rebuilt.state_dict().keys() == left.keys()
+
+
+@pytest.mark.parametrize("kind", ["whisper", "conformer", "transformer", "wav2vec2"])
+def test_a_cut_model_is_saved_as_an_ordinary_one(tmp_path: Path, shared: Path, kind: str) -> None:
+    base = write_base(tmp_path / kind, kind, shared)
+    decoder = ["model.keep_decoder_layers=1"] if kind == "whisper" else []
+    cut = build_method(base, kind, "full", "model.keep_encoder_layers=1", *decoder)
+    cut.save_pretrained(tmp_path / "cut")
+    loaded = load_recognizer(tmp_path / "cut")
+    cut.model.eval()
+    batch = speech_batch(cut)
+    with torch.no_grad():
+        assert torch.equal(loaded.losses(loaded.model, batch), cut.losses(cut.model, batch))
+        whole = load_recognizer(base)
+        assert not torch.equal(loaded.losses(loaded.model, batch), whole.losses(whole.model, batch))
+    heard = loaded.decode(batch, DecodeOptions(timestamps=True, max_new_tokens=5, language="es"))
+    assert len(heard) == len(batch.weights)
+
+
+def test_heads_that_follow_the_speech_move_with_their_layers(shared: Path) -> None:
+    whisper = load_recognizer(shared / "models" / "whisper-tiny")
+    whisper.model.generation_config.alignment_heads = [[1, 0], [3, 2], [3, 5]]
+    keep_layers(whisper.model, decoder=2)
+    assert whisper.model.generation_config.alignment_heads == [[1, 2], [1, 5]]
+    keep_layers(whisper.model, decoder=1)
+    assert whisper.model.generation_config.alignment_heads is None
+    assert whisper.model.model.decoder.layers[0].self_attn.layer_idx == 0
+
+
+def test_more_layers_than_there_are_cannot_be_kept() -> None:
+    with pytest.raises(ModelError, match=r"keep_encoder_layers of at most 2.*received 3"):
+        keep_layers(hub_model("hubert"), encoder=3)

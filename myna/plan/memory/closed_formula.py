@@ -51,8 +51,8 @@ def closed_formula(request: MemoryRequest) -> MemoryModel:
     parameters = sizes.parameters
     trainable = _trainable(request.model, sizes)
     held = {"parameters": _constant(_weight_bytes(request.model, sizes)), "batch": _per_clip(2 * sizes.inputs)}
-    if request.teacher:
-        teacher = anatomy(request.teacher.config, request.labels_per_second)
+    teacher = anatomy(request.teacher.config, request.labels_per_second) if request.teacher else None
+    if request.teacher and teacher:
         held["parameters"] = held["parameters"] + _constant(_weight_bytes(request.teacher, teacher))
         passing = _passing(teacher, request)
         if request.teacher.config.get("model_type") == "whisper":  # hears 30 s of a clip whose student hears less
@@ -77,6 +77,8 @@ def closed_formula(request: MemoryRequest) -> MemoryModel:
             temporary += 4 * FLOAT_BYTES * _largest_matrix(sizes)
         bounds["optimizer"] = held | {"optimizer_temporaries": _constant(temporary)}
     flops = _flops(sizes, training=training, anew=settings.gradient_checkpointing)
+    if teacher and training:
+        flops = flops + _flops(teacher, training=False, anew=False)
     return BoundedMemory(request, parameters, trainable, bounds=bounds, flop_coefficients=flops)
 
 

@@ -332,3 +332,19 @@ def test_the_largest_value_is_found_beyond_a_thousand_clips():
     assert values(plan(90, overrides=asked, data=data))["per_device_train_batch_size"] == largest
     with pytest.raises(PlanError):
         plan(90, overrides=asked | {"per_device_train_batch_size": int(1.01 * largest)}, data=data)
+
+
+@pytest.mark.slow
+def test_a_teacher_has_a_line_of_its_own_and_a_place_in_every_prediction():
+    profile = ModelProfile.from_folder("whisper-tiny")
+    alone, taught = (
+        choose(card(8.0), dataset(), profile, teacher=teacher, ask=memory_model, overrides={"bf16": False})
+        for teacher in (None, profile)
+    )
+    assert "teacher" not in alone.step_choices
+    choice = taught.step_choices["teacher"]
+    assert choice.value == "whisper-tiny" and "37.8 M weights" in choice.reason
+    assert taught.to_json()["reasons"]["teacher"] == choice.reason
+    weights = 4 * profile.parameters
+    assert taught.memory.parts["parameters"] == alone.memory.parts["parameters"] + weights
+    assert taught.evaluation_memory.parts["parameters"] > weights

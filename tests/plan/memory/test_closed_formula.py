@@ -79,6 +79,18 @@ def test_each_setting_costs_what_it_should():
     assert closed_formula(replace(plain, teacher=plain.model)).peak(4, 20.0).bytes > peak()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model_class", ["myna.models.conformer:ConformerForCTC", "transformers:WhisperForConditionalGeneration"]
+)
+@pytest.mark.parametrize("step", STEPS)
+def test_the_bound_holds_with_a_teacher(model_class: str, step: str):
+    request = MemoryRequest(spec(model_class), STEPS[step], teacher=spec(model_class), labels_per_second=4.0)
+    bound, ledger = closed_formula(request), trace(request, 3, 9.0)
+    assert ledger.peak(512) <= bound.peak(3, 9.0).bytes <= 5 * ledger.peak(512)
+    assert 0.7 * ledger.flops <= bound.flops(3, 9.0) <= 3 * ledger.flops
+
+
 def test_an_unknown_family_is_refused():
     with pytest.raises(ModelError, match="bert"):
         closed_formula(MemoryRequest(ModelSpec("m:M", "m:C", {"model_type": "bert", "hidden_size": 3})))

@@ -63,6 +63,7 @@ def test_a_trace_peaks_where_the_real_step_does(family: str, settings: dict[str,
         request(SPECS["transformer"], optimizer="adafactor"),
         request(SPECS["transformer"], optimizer="adamw_8bit", ranks=2),
         request(SPECS["wav2vec2"], teacher=SPECS["hubert"], precision="bf16"),
+        request(SPECS["whisper"], teacher=SPECS["whisper"], gradient_checkpointing=True),
         request(SPECS["conformer"], activity="evaluate", precision="bf16"),
         request(SPECS["whisper"], activity="evaluate"),
         request(SPECS["moonshine"], activity="evaluate", precision="bf16"),
@@ -83,6 +84,16 @@ def test_parts_are_what_the_model_and_optimizer_need() -> None:
     assert 0 <= state - 8 * ledger.trainable < 1000  # two moments, and a count of steps for each parameter
     assert ledger.parameters == ledger.trainable
     assert {phase for _, phase in ledger.marks} == {"forward", "backward", "optimizer"}
+
+
+def test_a_teacher_adds_its_weights_and_neither_gradients_nor_states() -> None:
+    alone = trace(request(SPECS["conformer"]), 2, 3.0)
+    taught = trace(request(SPECS["conformer"], teacher=SPECS["conformer"]), 2, 3.0)
+    assert bytes_of(taught, PARAMETERS) == 2 * bytes_of(alone, PARAMETERS)
+    for kind in (GRADIENTS, OPTIMIZER_STATE):
+        assert bytes_of(taught, kind) == bytes_of(alone, kind)
+    assert 1.2 < taught.flops / alone.flops < 1.4  # a forward pass more
+    assert tensor_peak(taught) > tensor_peak(alone) + 4 * alone.parameters
 
 
 def test_autocast_copies_are_half_the_size_of_the_weights_they_copy() -> None:
