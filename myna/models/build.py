@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from myna.audio.features import LogMel
 from myna.errors import ModelError
 from myna.models.adapters import add_adapters, merge_saved, quantization, save_model_config
-from myna.models.audio_context import learned_margin_seconds, margin_to_learn
+from myna.models.audio_context import context_to_learn, learned_context
 from myna.models.conformer import ConformerConfig, ConformerForCTC
 from myna.models.ctc import CTCProcessor, CTCRecognizer
 from myna.models.ctc_decode import WORD_BOUNDARY
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from myna.config import Config
+    from myna.models.audio_context import AudioContext
     from myna.models.ctc_model import CTCConfig, CTCModel
     from myna.samples import RefusalReason, Utterance
 
@@ -116,7 +117,7 @@ def _pretrained_recognizer(
     if isinstance(processor, WhisperProcessor):
         metadata["language"] = settings.language  # "" leaves each utterance its own
         return WhisperRecognizer.from_pretrained(
-            folder, settings.language, metadata, in_4_bits, margin_to_learn(settings)
+            folder, settings.language, metadata, in_4_bits, context_to_learn(settings)
         )
     if isinstance(processor, Wav2Vec2Processor):
         return Wav2Vec2Recognizer.to_train(
@@ -177,7 +178,7 @@ def load_recognizer(model: str | Path) -> AnyRecognizer:
             folder,
             metadata.get("language", ""),
             {"family": family, **metadata},
-            margin_seconds=learned_margin_seconds(folder, metadata),
+            context=learned_context(folder, metadata),
         )
     if family == "wav2vec2":
         return Wav2Vec2Recognizer.from_pretrained(folder, {"family": family, **metadata})
@@ -195,7 +196,7 @@ def _load_adapted(folder: Path) -> AnyRecognizer:
     if family == "whisper":
         recognizer = WhisperRecognizer.from_pretrained(base, metadata.get("language", ""), metadata)
         recognizer.processor = WhisperProcessor.from_pretrained(
-            own, metadata.get("language", ""), learned_margin_seconds(folder, metadata)
+            own, metadata.get("language", ""), learned_context(folder, metadata)
         )
     elif family == "wav2vec2":
         recognizer = Wav2Vec2Recognizer.to_train(base, Wav2Vec2Processor.from_pretrained(own), metadata)
@@ -216,13 +217,13 @@ def processor_files(recognizer: AnyRecognizer) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
-def load_processor(files: dict[str, bytes], language: str = "", margin_seconds: float | None = None) -> AnyProcessor:
+def load_processor(files: dict[str, bytes], language: str = "", context: AudioContext | None = None) -> AnyProcessor:
     """A processor from the files that `processor_files` gave.
 
     Args:
         files: by name.
         language: of Whisper's prompts; "" takes each utterance's own.
-        margin_seconds: of Whisper's short context; None is the full one.
+        context: what Whisper hears of a clip; None is 30 s.
 
     Raises:
         ModelError: they are not those of a processor.
@@ -233,7 +234,7 @@ def load_processor(files: dict[str, bytes], language: str = "", margin_seconds: 
             (folder / Path(file_name).name).write_bytes(content)
         family = model_family(folder)
         if family == "whisper":
-            return WhisperProcessor.from_pretrained(folder, language, margin_seconds)
+            return WhisperProcessor.from_pretrained(folder, language, context)
         if family == "wav2vec2":
             return Wav2Vec2Processor.from_pretrained(folder)
         return CTCProcessor.from_pretrained(folder)
@@ -275,7 +276,7 @@ def _pretrained_processor(config: Config, folder: Path, train_texts: Sequence[st
             f"Set model.family={family}, or another model.pretrained.",
         )
     if family == "whisper":
-        return WhisperProcessor.from_pretrained(folder, config.model.language, margin_to_learn(config.model))
+        return WhisperProcessor.from_pretrained(folder, config.model.language, context_to_learn(config.model))
     if family == "wav2vec2":
         return Wav2Vec2Processor.from_pretrained(folder, _wav2vec2_tokenizer(config, folder, train_texts))
     processor = CTCProcessor.from_pretrained(folder)

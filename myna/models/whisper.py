@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import BitsAndBytesConfig
 
+    from myna.models.audio_context import AudioContext
+
 
 class WhisperRecognizer(Recognizer):
     """A Whisper model with its processor.
@@ -62,14 +64,14 @@ class WhisperRecognizer(Recognizer):
         language: str = "",
         metadata: dict[str, str] | None = None,
         quantization: BitsAndBytesConfig | None = None,
-        margin_seconds: float | None = None,
+        context: AudioContext | None = None,
     ) -> WhisperRecognizer:
         """Load a Whisper folder, weights in float32 whatever they are stored in, or its linear layers in 4 bits.
 
         Raises:
             ModelError: the folder is no Whisper checkpoint.
         """
-        processor = WhisperProcessor.from_pretrained(folder, language, margin_seconds)
+        processor = WhisperProcessor.from_pretrained(folder, language, context)
         model = load_weights(WhisperForConditionalGeneration, folder, quantization=quantization)
         return cls(processor, model, metadata)
 
@@ -134,7 +136,7 @@ class WhisperRecognizer(Recognizer):
 
     def _heard(self, batch: Batch) -> Tensor:
         """Features (B, T, n_mels): T is 3000 in full context, else that of the batch."""
-        num_frames = WINDOW_FRAMES if self.processor.margin_seconds is None else batch.features.shape[1]
+        num_frames = WINDOW_FRAMES if self.processor.context is None else batch.features.shape[1]
         return continued_with_silence(batch.features, batch.feature_lengths, num_frames)
 
     def _languages(self, batch: Batch, encoded: Tensor, wanted: str) -> list[str]:

@@ -20,6 +20,8 @@ from myna.text import tidy
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from myna.models.audio_context import AudioContext
+
 SAMPLE_RATE_HZ = 16_000
 ROUNDING_SECONDS = 0.1  # what resampling and rounded headers may add to a clip of 30 s; it is cut off
 LANGUAGE_ALIASES = {"jv": "jw", "nb": "no", "fil": "tl", "cmn": "zh", "iw": "he"}  # Whisper's own codes
@@ -37,7 +39,7 @@ class WhisperProcessor:
         language_ids: token of each language by its code; {} for English-only checkpoints.
         max_tokens: what the decoder has positions for.
         language: used for every utterance; "" takes each utterance's own.
-        margin_seconds: of silence that a short context has after the clip; None is the full context, 30 s.
+        context: what the encoder hears of a clip; None is 30 s.
     """
 
     sample_rate_hz = SAMPLE_RATE_HZ
@@ -49,14 +51,14 @@ class WhisperProcessor:
         language_ids: dict[str, int],
         max_tokens: int = 448,
         language: str = "",
-        margin_seconds: float | None = None,
+        context: AudioContext | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.log_mel = LogMel(n_mels=n_mels, sample_rate_hz=SAMPLE_RATE_HZ, normalize="whisper")
         self.language_ids = language_ids
         self.max_tokens = max_tokens
         self.language = language
-        self.margin_seconds = margin_seconds
+        self.context = context
         self.start_id = self._special("startoftranscript")
         self.no_timestamps_id = self._special("notimestamps")
         self.end_id = self._special("endoftext")
@@ -65,7 +67,7 @@ class WhisperProcessor:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, language: str = "", margin_seconds: float | None = None
+        cls, folder: str | Path, language: str = "", context: AudioContext | None = None
     ) -> WhisperProcessor:
         """Read tokenizer and sizes from a Whisper folder.
 
@@ -80,12 +82,12 @@ class WhisperProcessor:
         if getattr(generation, "is_multilingual", True):
             tokens: dict[str, int] = getattr(generation, "lang_to_id", None) or {}
             language_ids = {token.strip("<|>"): index for token, index in tokens.items()}
-        return cls(tokenizer, config.num_mel_bins, language_ids, config.max_target_positions, language, margin_seconds)
+        return cls(tokenizer, config.num_mel_bins, language_ids, config.max_target_positions, language, context)
 
-    def with_margin(self, margin_seconds: float | None) -> WhisperProcessor:
+    def with_context(self, context: AudioContext | None) -> WhisperProcessor:
         """The same processor for another context."""
         other = copy.copy(self)
-        other.margin_seconds = margin_seconds
+        other.context = context
         return other
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -119,7 +121,7 @@ class WhisperProcessor:
         """
         if clip.duration_seconds > WINDOW_SECONDS + ROUNDING_SECONDS:
             raise AudioError(RefusalReason.TOO_LONG, _too_long(clip.duration_seconds))
-        num_frames = context_frames(clip.duration_seconds, self.margin_seconds)
+        num_frames = context_frames(clip.duration_seconds, self.context)
         # One frame more, since the last window would else be filled by reflection.
         num_samples = self.log_mel.hop_length * min(num_frames + 1, WINDOW_FRAMES)
         samples = np.zeros(num_samples, dtype=np.float32)
@@ -141,7 +143,7 @@ class WhisperProcessor:
 
     def padded_seconds(self, duration_seconds: float) -> float:
         """What a clip costs: itself and the margin, or 30 in full context."""
-        return float(context_seconds(duration_seconds, self.margin_seconds))
+        return float(context_seconds(duration_seconds, self.context))
 
     def refusal(self, utterance: Utterance) -> tuple[RefusalReason, str] | None:
         """TOO_LONG over 30 s, TOO_MANY_TOKENS over the decoder's positions, BAD_ROW for an unknown language."""

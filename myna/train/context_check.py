@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from myna.errors import TrainingError
 from myna.feed.evaluation import EvaluationBatches
 from myna.metrics import score
-from myna.models.audio_context import MARGIN_KEY
+from myna.models.audio_context import LONGEST_KEY, MARGIN_KEY, AudioContext
 from myna.models.build import load_recognizer
 from myna.models.folders import find_model
 from myna.models.metadata import read_metadata, write_metadata
@@ -38,7 +38,7 @@ Errors = NDArray[np.int64]  # (utterances, 2): errors, and words or characters o
 class ContextVerdict:
     """How the best checkpoint decodes from now on, and what that was decided by. Error rates are shares of 1."""
 
-    margin_seconds: float | None  # of the short context; None is the full one
+    context: AudioContext | None  # None: 30 s
     reason: str
     metric: str = ""  # wer or cer
     short_rate: float | None = None
@@ -47,13 +47,14 @@ class ContextVerdict:
     interval: tuple[float, float] | None = None  # 95 %, of short less full
 
     def __str__(self) -> str:
-        context = (
-            "the full 30 s" if self.margin_seconds is None else f"each clip and {self.margin_seconds:g} s of silence"
-        )
-        return f"Audio context: the best checkpoint hears {context}, since {self.reason}."
+        heard = "the full 30 s"
+        if self.context is not None:
+            margin_seconds, longest_seconds = self.context
+            heard = f"clips of up to {longest_seconds:g} s and {margin_seconds:g} s of silence"
+        return f"Audio context: the best checkpoint hears {heard}, since {self.reason}."
 
 
-def settled_context(config: Config, trainer: SpeechTrainer) -> ContextVerdict:
+def settled_context(config: Config, trainer: SpeechTrainer, train_split: Sequence[Utterance]) -> ContextVerdict:
     """Whether the best checkpoint of a run that has ended may decode in the short context that it was trained in."""
     if not trainer.state.best_global_step and MARGIN_KEY not in read_metadata(find_model(config.model.pretrained)):
         return ContextVerdict(None, "no step of training was better than the start, which has not learned another")
@@ -64,7 +65,10 @@ def settled_context(config: Config, trainer: SpeechTrainer) -> ContextVerdict:
     return settle_audio_context(
         Path(config.training.output_dir) / "best",
         trainer.valid_batches.utterances,
-        margin_seconds=config.model.audio_context_margin_seconds,
+        context=AudioContext(
+            config.model.audio_context_margin_seconds,
+            longest_seconds=max(utterance.duration_seconds for utterance in train_split),
+        ),
         start_rate=before[0][f"eval_{metric}"] if before else None,
         metric=metric,
         batch_seconds=trainer.valid_batches.batch_seconds,
@@ -76,7 +80,7 @@ def settle_audio_context(
     best: Path,
     utterances: Sequence[Utterance],
     *,
-    margin_seconds: float,
+    context: AudioContext,
     start_rate: float | None,
     metric: str,
     batch_seconds: float,
@@ -90,7 +94,7 @@ def settle_audio_context(
     Args:
         best: the checkpoint; only its metadata are changed.
         utterances: the validation split.
-        margin_seconds: that was trained with.
+        context: that was trained with.
         start_rate: error rate of the untouched start in full context; None where it was not scored.
         metric: wer or cer, normalised.
         batch_seconds: padded audio of a batch.
@@ -100,16 +104,14 @@ def settle_audio_context(
     if not isinstance(recognizer, WhisperRecognizer):
         raise TrainingError(f"{best}: expected a Whisper; received {type(recognizer).__name__}")
     recognizer.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    full, short = (
-        _errors(recognizer, utterances, margin, metric, batch_seconds, options) for margin in (None, margin_seconds)
-    )
-    verdict = judge(short, full, margin_seconds=margin_seconds, start_rate=start_rate, metric=metric)
-    write_context(best, verdict.margin_seconds)
+    full, short = (_errors(recognizer, utterances, heard, metric, batch_seconds, options) for heard in (None, context))
+    verdict = judge(short, full, context=context, start_rate=start_rate, metric=metric)
+    write_context(best, verdict.context)
     return verdict
 
 
 def judge(
-    short: Errors, full: Errors, *, margin_seconds: float, start_rate: float | None, metric: str
+    short: Errors, full: Errors, *, context: AudioContext, start_rate: float | None, metric: str
 ) -> ContextVerdict:
     """Whether short context loses nothing, from the errors of the same utterances in both."""
     short_rate, full_rate = _rate(short), _rate(full)
@@ -123,7 +125,7 @@ def judge(
     is_as_good = short_rate - full_rate <= MOST_LOSS and low <= 0
     keeps = is_as_good and (start_rate is None or short_rate <= start_rate)
     return ContextVerdict(
-        margin_seconds=margin_seconds if keeps else None,
+        context=context if keeps else None,
         reason=f"validation says {found}",
         metric=metric,
         short_rate=short_rate,
@@ -133,24 +135,25 @@ def judge(
     )
 
 
-def write_context(checkpoint: Path, margin_seconds: float | None) -> None:
+def write_context(checkpoint: Path, context: AudioContext | None) -> None:
     """Let a checkpoint decode in short context, or in full for None."""
-    metadata = {key: value for key, value in read_metadata(checkpoint).items() if key != MARGIN_KEY}
-    if margin_seconds is not None:
-        metadata[MARGIN_KEY] = f"{margin_seconds:g}"
+    keys = MARGIN_KEY, LONGEST_KEY
+    metadata = {key: value for key, value in read_metadata(checkpoint).items() if key not in keys}
+    if context is not None:
+        metadata |= dict(zip(keys, map(str, context), strict=True))
     write_metadata(checkpoint, metadata)
 
 
 def _errors(
     recognizer: WhisperRecognizer,
     utterances: Sequence[Utterance],
-    margin_seconds: float | None,
+    context: AudioContext | None,
     metric: str,
     batch_seconds: float,
     options: DecodeOptions,
 ) -> Errors:
     """Of each utterance that can be read, in the order of the split."""
-    recognizer.processor = recognizer.processor.with_margin(margin_seconds)
+    recognizer.processor = recognizer.processor.with_context(context)
     found: dict[str, tuple[int, int]] = {}
     by_id = {utterance.utterance_id: utterance for utterance in utterances}
     for batch in EvaluationBatches(utterances, recognizer.processor, batch_seconds).in_order(num_workers=0):

@@ -21,7 +21,7 @@ from myna.feed.redis.feed import RedisFeed
 from myna.feed.spec import FeedSpec
 from myna.feed.work import TrainingBatches
 from myna.machine import usable_memory
-from myna.models.audio_context import margin_to_learn
+from myna.models.audio_context import context_to_learn
 from myna.models.build import processor_files
 from myna.producer.embedded import EMBEDDED, EmbeddedRedis
 from myna.producer.rebuild import shard_numbers
@@ -124,7 +124,7 @@ def feed_spec(
         augment=[transform.model_dump(mode="json") for transform in config.augment],
         processor_files=processor_files(recognizer),
         fingerprint=work.fingerprint(),
-        margin_seconds=margin_to_learn(config.model),
+        audio_context=context_to_learn(config.model),
     )
 
 

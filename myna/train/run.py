@@ -31,7 +31,7 @@ from myna.feed.selection import short_enough, usable
 from myna.files import write_atomically
 from myna.machine import return_freed_memory
 from myna.models.adapters import set_compute_dtype
-from myna.models.audio_context import margin_to_learn
+from myna.models.audio_context import context_to_learn
 from myna.models.build import build_recognizer
 from myna.models.folders import refuse_other_origin
 from myna.models.front_end import run_front_end_by_clip
@@ -188,8 +188,8 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
             feed.finish()
     broken = _broken(trainer)
     context = None
-    if margin_to_learn(config.model) is not None and not stop.requested and is_first_rank():
-        context = settled_context(config, trainer)
+    if context_to_learn(config.model) is not None and not stop.requested and is_first_rank():
+        context = settled_context(config, trainer, train_split)
         console.print(str(context), soft_wrap=True)
     for refusal in broken:
         console.print(f"broken since it was prepared: {refusal.audio_path}: {refusal.reason}: {refusal.detail}")
@@ -285,8 +285,8 @@ def _trainer(
         world_size=args.world_size,
     )
     full_batches = None
-    if isinstance(recognizer.processor, WhisperProcessor) and recognizer.processor.margin_seconds is not None:
-        full_batches = in_batches(recognizer.processor.with_margin(None))
+    if isinstance(recognizer.processor, WhisperProcessor) and recognizer.processor.context is not None:
+        full_batches = in_batches(recognizer.processor.with_context(None))
     save_every_epochs = settings.save_every_epochs if settings.save_strategy == "epoch" else 0
     callbacks = [*watchers, EpochEnds(work.steps_per_epoch, save_every_epochs)]
     if settings.early_stopping_patience:

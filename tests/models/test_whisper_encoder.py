@@ -16,6 +16,7 @@ from myna.audio.augment.chain import Chain
 from myna.audio.augment.spec_augment import SpecAugment
 from myna.feed.batches import make_batch
 from myna.feed.payload import from_bytes, to_bytes
+from myna.models.audio_context import AudioContext
 from myna.models.build import load_processor, load_recognizer, processor_files
 from myna.models.recognizer import DecodeOptions
 from myna.models.whisper import WhisperRecognizer
@@ -24,7 +25,7 @@ from myna.models.whisper_processor import WhisperProcessor
 from myna.samples import AudioClip, Utterance
 
 SHORT = ("model.audio_context=auto", "training.eval_on_start=true")
-MARGIN = {"audio_context_margin_seconds": "3"}
+LEARNED = {"audio_context_margin_seconds": "3", "audio_context_longest_seconds": "9.5"}
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +60,12 @@ def clip(seconds: float) -> AudioClip:
 def test_short_features_are_the_head_of_the_full_ones(recognizer: WhisperRecognizer, seconds: float) -> None:
     """And all that follows in the full ones is the last short frame again."""
     full = recognizer.processor.features(clip(seconds))
-    short = recognizer.processor.with_margin(3.0).features(clip(seconds))
-    assert len(short) == round(100 * recognizer.processor.with_margin(3.0).padded_seconds(seconds))
+    short = recognizer.processor.with_context(AudioContext(3.0)).features(clip(seconds))
+    assert len(short) == round(100 * recognizer.processor.with_context(AudioContext(3.0)).padded_seconds(seconds))
     assert len(short) == min(3000, 2 * int(np.ceil(50 * (seconds + 3) - 1e-6)))
     torch.testing.assert_close(short, full[: len(short)], atol=1e-6, rtol=0)
     assert (full[len(short) :] == short[-1]).all()
-    assert recognizer.processor.with_margin(None).padded_seconds(seconds) == 30
+    assert recognizer.processor.with_context(None).padded_seconds(seconds) == 30
 
 
 def test_rows_go_on_with_their_own_silence() -> None:
@@ -82,7 +83,7 @@ def test_a_recogniser_in_full_context_hears_short_features_as_full_ones(
     recognizer: WhisperRecognizer, spoken: list[Utterance]
 ) -> None:
     full = make_batch(spoken, recognizer.processor)
-    short = make_batch(spoken, recognizer.processor.with_margin(0.5))
+    short = make_batch(spoken, recognizer.processor.with_context(AudioContext(0.5)))
     assert short.features.shape[1] < 1500 < full.features.shape[1] == 3000
     with torch.no_grad():
         assert torch.equal(recognizer.losses(recognizer.model, short), recognizer.losses(recognizer.model, full))
@@ -91,7 +92,7 @@ def test_a_recogniser_in_full_context_hears_short_features_as_full_ones(
 
 
 def test_clips_that_fill_the_window_lose_nothing(recognizer: WhisperRecognizer) -> None:
-    short = WhisperRecognizer(recognizer.processor.with_margin(3.0), recognizer.model)
+    short = WhisperRecognizer(recognizer.processor.with_context(AudioContext(3.0)), recognizer.model)
     batch = speech_batch(recognizer, rows=2, seconds=28.0)
     with torch.no_grad():
         assert torch.equal(short.losses(short.model, batch), recognizer.losses(recognizer.model, batch))
@@ -112,7 +113,7 @@ def test_the_encoder_hears_what_it_is_given(recognizer: WhisperRecognizer, tiny:
 
 def test_a_row_does_not_hear_its_neighbours(tiny: Path, spoken: list[Utterance]) -> None:
     """Only how much silence follows it depends on them."""
-    short = WhisperRecognizer.from_pretrained(tiny, margin_seconds=3.0)
+    short = WhisperRecognizer.from_pretrained(tiny, context=AudioContext(3.0))
     batch = make_batch(spoken, short.processor)
     longest = int(batch.feature_lengths.argmax())
     alone = make_batch([spoken[longest]], short.processor)
@@ -140,7 +141,7 @@ def test_every_method_learns_in_short_context_checkpointed_or_not(tiny: Path, me
 
 
 def test_margins_take_no_room_in_a_payload(recognizer: WhisperRecognizer, spoken: list[Utterance]) -> None:
-    short = recognizer.processor.with_margin(3.0)
+    short = recognizer.processor.with_context(AudioContext(3.0))
     batch = make_batch(spoken, short, augment=Chain([SpecAugment()]))
     packed = to_bytes(batch)
     assert torch.equal(from_bytes(packed).features, batch.features)
@@ -154,17 +155,18 @@ def test_a_saved_model_remembers_its_context(tiny: Path, tmp_path: Path) -> None
         folder.mkdir()
         trained = build_method(tiny, "whisper", method, *SHORT)
         assert isinstance(trained.processor, WhisperProcessor)
-        assert trained.processor.margin_seconds == 3.0
+        assert trained.processor.context == AudioContext(3.0)
         trained.save_pretrained(folder)
         assert load_recognizer(folder).processor.padded_seconds(5.0) == 30.0  # nobody has checked it yet
-        (folder / "myna.json").write_text(json.dumps(json.loads((folder / "myna.json").read_text()) | MARGIN))
-        assert load_recognizer(folder).processor.padded_seconds(5.0) == 8.0
+        (folder / "myna.json").write_text(json.dumps(json.loads((folder / "myna.json").read_text()) | LEARNED))
+        learned = load_recognizer(folder).processor
+        assert [learned.padded_seconds(seconds) for seconds in (5.0, 9.5, 9.6)] == [8.0, 12.5, 30.0]
     stock = WhisperForConditionalGeneration.from_pretrained(tmp_path / "whole")
     assert stock.config.architectures == ["WhisperForConditionalGeneration"]
     assert type(stock.get_encoder()).__name__ == "WhisperEncoder"
 
 
 def test_producers_hear_the_same_context(tiny: Path) -> None:
-    files = processor_files(WhisperRecognizer.from_pretrained(tiny, margin_seconds=2.0))
-    assert load_processor(files, margin_seconds=2.0).padded_seconds(5.0) == 7.0
+    files = processor_files(WhisperRecognizer.from_pretrained(tiny, context=AudioContext(2.0)))
+    assert load_processor(files, context=AudioContext(2.0)).padded_seconds(5.0) == 7.0
     assert load_processor(files).padded_seconds(5.0) == 30.0

@@ -12,7 +12,7 @@ import numpy as np
 
 from myna.errors import ModelError
 from myna.models.adapters import adapter_targets, saved_modules, unquantized, without_adapters
-from myna.models.audio_context import context_seconds, margin_to_learn
+from myna.models.audio_context import context_seconds, context_to_learn
 from myna.models.parts import freeze_part, frozen_names, keep_layers
 from myna.plan.profiles.known_models import ALIASES, KNOWN_MODELS
 from myna.plan.profiles.model_spec import matches_target, rebuild_problem, spec_of, unwrapped
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
     from myna.config import Config
+    from myna.models.audio_context import AudioContext
     from myna.plan.request import ModelSpec
 
 FP32_BYTES = 4
@@ -52,7 +53,7 @@ class ModelProfile:
     gradient_bytes: int  # fp32
     optimizer_bytes: int  # AdamW
     spec: ModelSpec
-    margin_seconds: float | None = None  # Whisper's short context: of silence after a clip; None is always 30 s
+    context: AudioContext | None = None  # what Whisper hears of a clip; None is 30 s
     rebuild_problem: str = ""  # why no other process can rebuild it; its memory is then estimated by a formula
 
     @classmethod
@@ -148,7 +149,7 @@ class ModelProfile:
         for part in [*frozen, *(_custom_frozen(model) if settings.freeze_front_end else ())]:
             freeze_part(model, part)
         profile, adapter = cls.of(model, Path(settings.pretrained).name), config.adapter
-        profile = replace(profile, margin_seconds=margin_to_learn(settings))
+        profile = replace(profile, context=context_to_learn(settings))
         if adapter.kind == "none":
             return profile
         targets = tuple(adapter_targets(model, adapter.target_modules, frozen))
@@ -159,7 +160,7 @@ class ModelProfile:
     def padded_seconds(self, durations_seconds: NDArray[np.float64] | float) -> NDArray[np.float64]:
         """What clips of these lengths cost once the front end has padded them."""
         if self.family == "whisper":
-            return context_seconds(durations_seconds, self.margin_seconds)
+            return context_seconds(durations_seconds, self.context)
         return np.asarray(durations_seconds, dtype=np.float64)
 
     @property

@@ -120,3 +120,14 @@ def test_the_order_of_events_does_not_depend_on_the_batch() -> None:
 def test_a_class_that_does_not_exist_is_named() -> None:
     with pytest.raises(ModelError, match="no_such_module"):
         trace(request(ModelSpec("no_such_module:Model", "no_such_module:Config", {})), 2, 3.0)
+
+
+@pytest.mark.slow
+def test_a_whisper_that_teaches_hears_its_whole_window() -> None:
+    """Its share does not depend on what the student hears."""
+    taught = request(SPECS["whisper"], teacher=SPECS["whisper"])
+    short, long = (
+        tensor_peak(trace(taught, 3, seconds)) - tensor_peak(trace(request(SPECS["whisper"]), 3, seconds))
+        for seconds in (6.0, 29.98)
+    )
+    assert short == pytest.approx(long, rel=0.25)
