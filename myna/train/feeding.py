@@ -45,7 +45,7 @@ LOCAL_MEMORY_SHARE = 0.1  # of free memory: the plan counts on the rest
 
 
 def training_batches(
-    config: Config, train_split: Sequence[Utterance], processor: Processor, args: TrainingArguments
+    config: Config, train_split: Sequence[Utterance], processor: Processor, args: TrainingArguments, started_ranks: int
 ) -> TrainingBatches:
     """The work of a run: every batch by its number.
 
@@ -53,16 +53,16 @@ def training_batches(
         config: without `auto`.
         train_split: in the order of IDs.
         processor: of the model.
-        args: ranks.
+        args: ranks, and the micro-batches of each.
+        started_ranks: ranks that the run was started on: its optimizer steps stay what they were.
     """
     settings = config.training
-    accumulation = int(settings.gradient_accumulation_steps)
     if config.feed.step_seconds == "auto":
         budget = BatchBudget.from_longest(
             longest_seconds(train_split, processor),
             int(settings.per_device_train_batch_size),
-            accumulation=accumulation,
-            world_size=args.world_size,
+            accumulation=int(settings.gradient_accumulation_steps),
+            world_size=started_ranks,
             num_buckets=config.feed.num_buckets,
         )
     else:
@@ -73,7 +73,7 @@ def training_batches(
         budget,
         augment=Chain(config.augment) if config.augment else None,
         seed=settings.seed,
-        parts=accumulation * args.world_size,
+        parts=args.gradient_accumulation_steps * args.world_size,
         shard_of=_shard_of(train_split) if config.data.shards else None,
     )
 
