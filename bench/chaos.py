@@ -53,9 +53,15 @@ class Command:
     def start(self, *arguments: str) -> None:
         """Run it; what it says goes to the log."""
         with self.log.open("ab") as log:
+            self.said_before = log.tell()
             self.process = subprocess.Popen(
                 arguments, stdout=log, stderr=log, env=self.environment, start_new_session=True
             )
+
+    @property
+    def is_importing(self) -> bool:
+        """Whether it has not said anything yet."""
+        return self.log.stat().st_size == self.said_before
 
     def kill(self) -> None:
         """As if the power failed."""
@@ -127,7 +133,7 @@ class Chaos:
         """So many; those too many are asked to end."""
         for command in self.producers[count:]:
             command.process.send_signal(signal.SIGTERM)
-            if command.process.wait(60) != 0:
+            if command.process.wait(60) != 0 and not command.is_importing:  # that one has nothing to finish
                 raise SystemExit(f"a producer did not end well: see {command.log}")
         del self.producers[count:]
         while len(self.producers) < count:
@@ -162,8 +168,8 @@ class Chaos:
             command.kill()
             self.produce(command)
 
-    def attack(self, seconds: float, kills: int) -> None:
-        """Kill at one random moment of each of `kills` equal spans of time."""
+    def attack(self, seconds: float, kills: int, total: int) -> None:
+        """Kill at a random moment of each of `kills` equal spans of time, or of the run's `total` numbers if sooner."""
         self.train()
         self.set_producers(PRODUCERS[0])
         while not (self.run / "metrics.jsonl").exists():  # nothing can be lost before
@@ -174,10 +180,19 @@ class Chaos:
         self.rng.shuffle(kinds)
         for place, kind in enumerate(kinds):
             self.set_producers(PRODUCERS[place * len(PRODUCERS) // kills])
-            self._wait(began + span * (place + self.rng.random()))
-            if self.trainer.process.poll() == 0:
-                return
+            moment = place + self.rng.random()
+            until, number = began + span * moment, int(total * moment / (kills + 1))
+            while time.monotonic() < until and self.position() < number:
+                self._wait(time.monotonic() + 0.05)
+                if self.trainer.process.poll() == 0:
+                    return
             self.kill(kind)
+
+    def position(self) -> int:
+        """The number that the trainer took last; -1 before the first."""
+        ids = self.logs / "chaos.ids"
+        lines = ids.read_bytes().split(b"\n")[:-1] if ids.exists() else []  # whole ones
+        return int(json.loads(lines[-1])[0]) if lines else -1
 
     def finish(self) -> None:
         """Let the run come to its end; producers go home by themselves."""
@@ -279,7 +294,7 @@ def measure(db: Path, folder: Path, options: argparse.Namespace) -> dict[str, ob
     chaos = Chaos(db, folder, settings, np.random.default_rng(options.seed))
     began = time.monotonic()
     try:
-        chaos.attack(options.seconds, options.kills)
+        chaos.attack(options.seconds, options.kills, len(taken(folder / "calm.ids")))
         attacked_seconds = time.monotonic() - began
         chaos.finish()
     finally:
@@ -311,7 +326,7 @@ def main() -> None:
     parser.add_argument("--db", type=Path, help="catalog to train on; one of common_voice_en by default")
     parser.add_argument("--seconds", type=float, default=180, help="of chaos")
     parser.add_argument("--kills", type=int, default=24)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--save-steps", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for runs and logs; a temporary one by default")

@@ -34,7 +34,7 @@ LIMIT_BYTES = 256_000_000
 
 
 def spec_of(total: int) -> FeedSpec:
-    return FeedSpec("v", ("train",), 20.0, 100.0, 8, 0, 1, 1, total, total, False, "en", [], {}, "bench")
+    return FeedSpec("v", "original", ("train",), 20.0, 100.0, 8, 0, 1, 1, total, total, False, "en", [], {}, "bench")
 
 
 def batch_of(payload_bytes: int) -> Batch:

@@ -36,6 +36,7 @@ from myna.train.run import train
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared/corpora/common_voice_en"
 LIMIT_BYTES = 64_000_000
+BYTES_PER_SECOND = 100 * 80 * 2  # of features: frames, mels, half precision
 CUTS = 7  # utterances of a clip
 LATER_SECONDS = 0.04
 PORT = 16399
@@ -149,7 +150,9 @@ def main() -> None:
             db = folder / "catalog.db"
             prepare([str(write_corpus(folder, clips))], str(db), PrepareSettings(min_duration_seconds=0.5), workers=2)
             with Catalog(db) as catalog:
-                wanted = Counter(utterance.utterance_id for utterance in catalog.utterances(split="train"))
+                utterances = list(catalog.utterances(split="train"))
+            wanted = Counter(utterance.utterance_id for utterance in utterances)
+            corpus_bytes = sum(utterance.duration_seconds for utterance in utterances) * BYTES_PER_SECOND
             time.sleep(0.2)
             sampler = Sampler()
             sampler.start()
@@ -162,6 +165,7 @@ def main() -> None:
     figures = {
         "bench": "overflow",
         "utterances": wanted.total(),
+        "times_the_limit": round(corpus_bytes / LIMIT_BYTES, 1),
         "steps": len(first["losses"]),
         **memory,
         "every_utterance_once": all(run["ids"] == wanted for run in runs.values()),

@@ -5,6 +5,7 @@ The names below are loaded when first used, so that `import myna` stays instant.
 
 from __future__ import annotations
 
+import logging
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 # Before torch loads OpenMP: waiting threads that spin take the core from the loader processes, and on two busy
 # cores a training step then takes up to fifty times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Loaded with peft, bitsandbytes warns each time that a kernel of a model hub is not there; it works without.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 if TYPE_CHECKING:
     from myna.config import Config, load_config

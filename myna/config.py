@@ -108,12 +108,35 @@ class ModelConfig(Section):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     chunk_frames: int = Field(default=0, ge=0)  # encoder frames an attention chunk sees; 0 is full context
     left_chunks: int = Field(default=-1, ge=-1)  # earlier chunks it may look back on; -1 is all
-    freeze_encoder: bool = False  # whisper
-    freeze_layers: int = Field(default=0, ge=0)  # whisper: lowest encoder layers kept as they are
+    freeze_encoder: bool = False  # of a pretrained model: only its decoder or its head learns
+    freeze_layers: int = Field(default=0, ge=0)  # of a pretrained model: lowest encoder layers kept as they are
     freeze_front_end: bool = True  # wav2vec2: its convolutions
     front_end_by_clip: bool | Auto = "auto"  # wav2vec2: run them one clip at a time, which takes far less memory
     mask_time_prob: float = Field(default=0.05, ge=0, lt=1)  # wav2vec2: share of encoder frames masked in training
     language: str = ""  # whisper: language of prompts and decoding; "" takes each utterance's own
+
+
+class AdapterConfig(Section):
+    """Low-rank adapters to train in place of a pretrained model's weights."""
+
+    kind: Literal["none", "lora", "qlora"] = "none"  # qlora holds the weights in 4 bits (nf4)
+    rank: int = Field(default=16, ge=1, le=1024)
+    alpha: float = Field(default=32, gt=0)  # adapters count alpha / rank times
+    rank_stabilized: bool = False  # alpha / sqrt(rank) times instead
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    # Linear layers, by the ends of their names; `auto`: the attention's; `all`: those and the feed-forward layers
+    target_modules: Literal["auto", "all"] | list[str] = "auto"
+    modules_to_save: list[str] = Field(default_factory=list)  # trained whole and saved besides, as a CTC head always is
+    double_quantization: bool = True  # qlora: the scales of the 4-bit blocks are quantized as well
+    compute_dtype: Literal["fp32", "bf16", "fp16"] | Auto = "auto"  # qlora: of its products; `auto`: training's
+
+
+class LearningRates(Section):
+    """Rates of parts that learn at another than `training.learning_rate`."""
+
+    encoder: Annotated[float, Field(gt=0)] | None = None
+    decoder: Annotated[float, Field(gt=0)] | None = None  # whisper
+    head: Annotated[float, Field(gt=0)] | None = None  # CTC
 
 
 class TrainingConfig(Section):
@@ -129,6 +152,7 @@ class TrainingConfig(Section):
     # Ours: longer utterances are set aside; `auto`: those that do not fit into memory even alone, where they are few
     max_duration_seconds: Annotated[float, Field(gt=0)] | Auto = "auto"
     learning_rate: float = Field(default=5e-4, gt=0)
+    learning_rates: LearningRates = LearningRates()  # ours: of parts that learn slower or faster
     weight_decay: float = Field(default=0.01, ge=0)
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     adam_beta2: float = Field(default=0.98, ge=0, lt=1)
@@ -188,6 +212,7 @@ class Config(Section):
     augment: list[AnyTransform] = Field(default_factory=list)
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
+    adapter: AdapterConfig = AdapterConfig()
     feed: FeedConfig = FeedConfig()
     training: TrainingConfig = TrainingConfig()
     decode: DecodeConfig = DecodeConfig()

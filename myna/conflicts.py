@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def conflicts(config: Config) -> list[str]:
     """Every contradiction as `keys: expected ...; received ...`."""
-    model, training, data = config.model, config.training, config.data
+    model, training, data, feed = config.model, config.training, config.data, config.feed
     found = []
     if model.d_model % (2 * model.num_heads):  # rotary positions turn pairs of channels in each head
         found.append(
@@ -20,8 +20,8 @@ def conflicts(config: Config) -> list[str]:
         found.append(f"model.conv_kernel_size: expected an odd number; received {model.conv_kernel_size}")
     if model.family in ("whisper", "wav2vec2") and not model.pretrained:
         found.append("model.pretrained: expected a folder or hub name, such as openai/whisper-tiny; received nothing")
-    if model.family != "whisper" and (model.freeze_encoder or model.freeze_layers):
-        found.append(f"model.freeze_encoder and model.freeze_layers work with whisper; received family {model.family}")
+    if (model.freeze_encoder or model.freeze_layers) and not model.pretrained:
+        found.append("model.freeze_encoder and model.freeze_layers keep what was learned before: set model.pretrained")
     if model.front_end_by_clip is True and not (model.family == "wav2vec2" and model.freeze_front_end):
         found.append("model.front_end_by_clip needs model.family=wav2vec2 and model.freeze_front_end=true")
     log_mel_only = {"whisper": ("warp", "equalize"), "wav2vec2": ("warp", "equalize", "spec_augment")}
@@ -39,6 +39,13 @@ def conflicts(config: Config) -> list[str]:
         )
     if data.valid_ratio + data.test_ratio >= 1:
         found.append("data.valid_ratio + data.test_ratio: expected less than 1, or nothing is left to train on")
+    if feed.producers and feed.home != "redis":
+        found.append(f"feed.producers needs feed.home=redis; received {feed.home}")
+    if feed.expire_seconds < feed.lease_seconds:  # heartbeats, a few times a lease, renew what would expire
+        found.append(
+            f"feed.expire_seconds: expected at least feed.lease_seconds={feed.lease_seconds:g}; "
+            f"received {feed.expire_seconds}"
+        )
     if training.include_validation and training.eval_strategy != "no":
         found.append(
             "training.include_validation needs training.eval_strategy=no, or the model is scored on what it learned; "
@@ -48,4 +55,30 @@ def conflicts(config: Config) -> list[str]:
         found.append("training.eval_on_start needs training.eval_strategy epoch or steps; received no")
     if training.early_stopping_patience and training.eval_strategy == "no":
         found.append("training.early_stopping_patience needs training.eval_strategy epoch or steps; received no")
+    return found + _rate_conflicts(config) + (_adapter_conflicts(config) if config.adapter.kind != "none" else [])
+
+
+def _rate_conflicts(config: Config) -> list[str]:
+    rates, model = config.training.learning_rates, config.model
+    found = []
+    if rates.decoder and model.family != "whisper":
+        found.append(f"training.learning_rates.decoder works with whisper; received family {model.family}")
+    if rates.head and model.family == "whisper":
+        found.append("training.learning_rates.head works with CTC: Whisper's words come from its decoder")
+    if rates.encoder and model.freeze_encoder:
+        found.append("training.learning_rates.encoder: model.freeze_encoder=true leaves nothing there to learn")
+    return found
+
+
+def _adapter_conflicts(config: Config) -> list[str]:
+    model, kind = config.model, f"adapter.kind={config.adapter.kind}"
+    found = []
+    if not model.pretrained:
+        found.append(f"{kind} changes what was learned before: set model.pretrained")
+    if not model.freeze_front_end:
+        found.append(f"{kind} trains nothing but adapters and heads: it needs model.freeze_front_end=true")
+    if model.freeze_encoder and model.family != "whisper":
+        found.append(f"{kind} with model.freeze_encoder leaves no layer to adapt in family {model.family}")
+    if config.training.torch_compile:
+        found.append(f"{kind} with training.torch_compile: each validation merges the adapters, and compiles anew")
     return found

@@ -19,6 +19,7 @@ LIMIT_BYTES = 32_000_000
 def spec_of(total: int = 100, *, world_size: int = 1, seed: int = 0) -> FeedSpec:
     return FeedSpec(
         dataset_version="v1",
+        audio="original",
         splits=("train",),
         max_duration_seconds=20.0,
         step_seconds=100.0,

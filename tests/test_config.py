@@ -47,6 +47,14 @@ def test_conflicts_are_found():
     assert found[0] == "model.d_model: expected a multiple of 2 * model.num_heads=8; received 250"
 
 
+def test_feed_values_without_effect_or_against_one_another_are_conflicts():
+    found = mistakes(overrides=["feed.producers=2", "feed.lease_seconds=300", "feed.expire_seconds=60"])
+    assert list(found) == [
+        "feed.producers needs feed.home=redis; received local",
+        "feed.expire_seconds: expected at least feed.lease_seconds=300; received 60",
+    ]
+
+
 def test_a_missing_file_names_the_presets():
     (found,) = mistakes(layers=["conformr"])
     assert "did you mean conformer?" in found

@@ -53,6 +53,7 @@ def tiny_work(catalog: Path, *overrides: str, shards: DataPath | None = None) ->
     )
     spec = FeedSpec(
         dataset_version=version,
+        audio="original",
         splits=("train",),
         max_duration_seconds=30.0,
         step_seconds=work.budget.step_seconds,

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import torch
-
-from myna.data.workers import begin_worker
 from myna.errors import FeedError
-from myna.feed.payload import from_bytes, to_bytes
+from myna.feed.makers import MakerDiedError, Makers
+from myna.feed.payload import from_bytes
 from myna.feed.protocol import FeedStatus
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import Self
 
+    from myna.feed.makers import Work
     from myna.samples import Batch
 
 MAX_AHEAD = 8  # batches a process may be ahead: more would only take memory
@@ -26,16 +23,6 @@ MAX_DEATHS = 3  # of processes over the same batch
 GIB = 1024**3
 
 logger = logging.getLogger(__name__)
-
-
-class Work(Protocol):
-    """Batches by number: `TrainingBatches`, `EvaluationBatches`."""
-
-    def make(self, number: int) -> Batch:
-        """The batch of a number."""
-
-    def audio_seconds(self, number: int) -> float:
-        """Padded audio in it, without making it."""
 
 
 class LocalFeed:
@@ -60,7 +47,7 @@ class LocalFeed:
         self.total = total
         self.world_size = world_size
         self.limit_bytes = limit_bytes
-        self._executor: ProcessPoolExecutor | None = None
+        self._makers: Makers | None = None
         self._pending: dict[int, Future[bytes]] = {}  # in order
         self._bytes_per_second = 0.0  # of audio; the most so far
 
@@ -75,13 +62,13 @@ class LocalFeed:
         for _ in range(MAX_DEATHS):
             try:
                 payload = self._result(number)
-            except BrokenProcessPool:
+                seconds = self.work.audio_seconds(number)
+                self._bytes_per_second = max(self._bytes_per_second, len(payload) / max(seconds, 1e-3))
+                self._hand_out(number + self.world_size)
+            except MakerDiedError:
                 logger.warning("A process that makes batches died; its batches are made anew.")
                 self.close()
                 continue
-            seconds = self.work.audio_seconds(number)
-            self._bytes_per_second = max(self._bytes_per_second, len(payload) / max(seconds, 1e-3))
-            self._hand_out(number + self.world_size)
             return from_bytes(payload)
         raise FeedError(
             f"expected processes that live; {MAX_DEATHS} died one after the other while batch {number} was made",
@@ -93,12 +80,15 @@ class LocalFeed:
         waiting = [len(future.result()) for future in list(self._pending.values()) if _is_ready(future)]
         return FeedStatus(len(waiting), sum(waiting), self.limit_bytes, self.num_workers)
 
+    def finish(self) -> None:
+        """Nobody else waits for this feed's end; `close` is all it needs."""
+
     def close(self) -> None:
         """Stop the processes; what they made is lost."""
         self._pending.clear()
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-            self._executor = None
+        if self._makers is not None:
+            self._makers.close()
+            self._makers = None
 
     def __enter__(self) -> Self:
         return self
@@ -129,7 +119,7 @@ class LocalFeed:
             beyond = taken > self.limit_bytes or (not self._bytes_per_second and len(self._pending) >= self.num_workers)
             if beyond and self._pending:
                 return
-            self._pending[number] = self._started().submit(_make, number)
+            self._pending[number] = self._started().submit(number)
 
     def _bytes(self, number: int) -> float:
         future = self._pending.get(number)
@@ -137,27 +127,11 @@ class LocalFeed:
             return len(future.result())
         return self._bytes_per_second * self.work.audio_seconds(number)
 
-    def _started(self) -> ProcessPoolExecutor:
-        if self._executor is None:
-            # fork: the list of utterances may be large, and is shared that way
-            context = multiprocessing.get_context("fork")
-            self._executor = ProcessPoolExecutor(self.num_workers, context, _begin, (self.work,))
-        return self._executor
+    def _started(self) -> Makers:
+        if self._makers is None:
+            self._makers = Makers(self.work, self.num_workers)
+        return self._makers
 
 
 def _is_ready(future: Future[bytes]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
-
-
-_work: Work  # of a process that makes batches
-
-
-def _begin(work: Work) -> None:
-    global _work
-    _work = work
-    torch.set_num_threads(1)
-    begin_worker()
-
-
-def _make(number: int) -> bytes:
-    return to_bytes(_work.make(number))

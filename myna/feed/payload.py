@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT = "1"
 KEY = "batch"  # of what is not a tensor
-MAX_ELEMENTS = 2**30  # of padded features: 4 GiB
+MAX_ELEMENTS = 2**30  # of padded features (4 GiB) or labels (8 GiB)
 
 
 def to_bytes(batch: Batch) -> bytes:
@@ -64,6 +65,7 @@ def from_bytes(payload: bytes) -> Batch:
         lengths = tensors["feature_lengths"].long()
         frames = tensors["features"].float()
         if "starts" in tensors:
+            _check_elements(len(tensors["starts"]) * frames.shape[1])
             frames = frames[tensors["starts"].cumsum(0) - 1]  # (sum of lengths, n_mels)
         rows = torch.split(frames, lengths.tolist())
         labels = torch.split(tensors["labels"].long(), tensors["label_lengths"].tolist())
@@ -71,7 +73,7 @@ def from_bytes(payload: bytes) -> Batch:
             utterance_ids=tuple(about["utterance_ids"]),
             features=_padded(rows),  # (B, T, n_mels)
             feature_lengths=lengths,
-            labels=pad_sequence(list(labels), batch_first=True, padding_value=LABEL_PADDING),  # (B, U)
+            labels=_padded(labels, LABEL_PADDING),  # (B, U)
             label_lengths=tensors["label_lengths"].long(),
             weights=tensors["weights"],
             audio_seconds=about["audio_seconds"],
@@ -94,11 +96,15 @@ def _starts_of_runs(frames: torch.Tensor) -> torch.Tensor | None:
     return starts if saved > len(starts) else None  # a byte says of each frame whether it differs
 
 
-def _padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    elements = len(rows) * max(len(row) for row in rows) * rows[0].shape[1]
-    if elements > MAX_ELEMENTS:
-        raise ValueError(f"{elements} elements where at most {MAX_ELEMENTS} are expected")
-    return pad_sequence(list(rows), batch_first=True)
+def _padded(rows: Sequence[torch.Tensor], padding: float = 0.0) -> torch.Tensor:
+    _check_elements(len(rows) * max(len(row) for row in rows) * math.prod(rows[0].shape[1:]))
+    return pad_sequence(list(rows), batch_first=True, padding_value=padding)
+
+
+def _check_elements(count: int) -> None:
+    """A few bytes can stand for very many elements: asked before there is room made for them."""
+    if count > MAX_ELEMENTS:
+        raise ValueError(f"{count} elements where at most {MAX_ELEMENTS} are expected")
 
 
 def _metadata(payload: bytes) -> dict[str, Any]:

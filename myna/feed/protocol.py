@@ -40,6 +40,9 @@ class Feed(Protocol):
     def status(self) -> FeedStatus:
         """How things stand."""
 
+    def finish(self) -> None:
+        """No batch is needed any more, even if some were planned: producers may go home."""
+
     def close(self) -> None:
         """Stop the producers that this feed started, and let go of everything."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import platform
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -17,8 +18,8 @@ LIBRARIES = ("myna", "torch", "numpy", "scipy", "soxr", "soundfile", "av", "toke
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what the bytes of a batch depend on, without build tags such as +cpu."""
-    return {name: version(name).partition("+")[0] for name in LIBRARIES}
+    """Versions of what the bytes of a batch depend on, without build tags such as +cpu, and the kind of processor."""
+    return {name: version(name).partition("+")[0] for name in LIBRARIES} | {"processor": platform.machine()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class FeedSpec:
     """Everything that `TrainingBatches` is made from, but for the recordings themselves."""
 
     dataset_version: str
+    audio: str  # "original" recordings, or how shards have changed them
     splits: tuple[str, ...]  # trained on, in this order
     max_duration_seconds: float  # longer utterances are left out
     step_seconds: float

@@ -66,8 +66,8 @@ class TrainingBatches:
         self.parts = parts
         self.shard_of = shard_of
         self.durations_seconds = padded_durations(utterances, processor)
-        self._plan = (0, self._make_plan(0))
-        self.steps_per_epoch = len(self._plan[1].steps)
+        self._plans = {0: self._make_plan(0)}
+        self.steps_per_epoch = len(self._plans[0].steps)
 
     @property
     def per_epoch(self) -> int:
@@ -75,10 +75,11 @@ class TrainingBatches:
         return self.steps_per_epoch * self.parts
 
     def plan(self, epoch: int) -> EpochPlan:
-        """The plan of an epoch; the latest is remembered."""
-        if self._plan[0] != epoch:
-            self._plan = (epoch, self._make_plan(epoch))
-        return self._plan[1]
+        """The plan of an epoch; the latest two are remembered, since batches of both wait around an epoch's end."""
+        if epoch not in self._plans:
+            self._plans = dict([*self._plans.items()][-1:])
+            self._plans[epoch] = self._make_plan(epoch)
+        return self._plans[epoch]
 
     def position(self, number: int) -> Position:
         """Epoch, step and part of a number."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from myna.audio.features import LogMel
 from myna.errors import ModelError
+from myna.models.adapters import add_adapters, merge_saved, quantization, save_model_config
 from myna.models.conformer import ConformerConfig, ConformerForCTC
 from myna.models.ctc import CTCProcessor, CTCRecognizer
 from myna.models.ctc_decode import WORD_BOUNDARY
-from myna.models.recognizer import read_metadata
+from myna.models.folders import CONFIG_FILE, base_identity, find_base, find_model, is_adapter, refuse_adapter
+from myna.models.metadata import read_json, read_metadata
+from myna.models.parts import freeze_part, frozen_names
 from myna.models.tokenizer import TextTokenizer
 from myna.models.transformer import TransformerConfig, TransformerForCTC
 from myna.models.wav2vec2 import MODEL_TYPES, Wav2Vec2Recognizer
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     Refuse = Callable[[Utterance], tuple[RefusalReason, str] | None]
 
 TEXT_RULES = "1"  # of myna.text.normalize; changes when its results do
-MAX_CONFIG_BYTES = 1_000_000
-HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-HUB_FILES = ("*.json", "*.safetensors", "*.txt")
 CTC_MODELS: dict[str, tuple[type[CTCConfig], type[CTCModel]]] = {
     "conformer": (ConformerConfig, ConformerForCTC),
     "transformer": (TransformerConfig, TransformerForCTC),
@@ -80,39 +78,64 @@ def build_processor(config: Config, train_texts: Sequence[str]) -> AnyProcessor:
 
 
 def build_recognizer(config: Config, train_texts: Sequence[str]) -> AnyRecognizer:
-    """The recogniser to train: with fresh weights, or those of `model.pretrained`.
+    """The recogniser to train: with fresh weights, or those of `model.pretrained`, adapted and frozen as asked.
 
     A pretrained CTC model whose tokenizer lacks characters of the texts gets a new tokenizer and head; the head keeps
     the rows of the pieces that both tokenizers have.
 
     Raises:
         As `build_processor`.
+        MissingExtraError: QLoRA is asked for without bitsandbytes.
     """
     processor = build_processor(config, train_texts)
+    metadata = {"family": config.model.family, "language": config.data.language, "text_rules": TEXT_RULES}
+    if isinstance(processor, CTCProcessor) and not config.model.pretrained:
+        model_class, model_config = ctc_model_of(config, processor.tokenizer.vocab_size)
+        return CTCRecognizer(processor, model_class(model_config), metadata)
+    folder = find_model(config.model.pretrained)
+    recognizer = _pretrained_recognizer(config, processor, folder, metadata)
+    frozen = frozen_names(recognizer.model, encoder=config.model.freeze_encoder, layers=config.model.freeze_layers)
+    if config.adapter.kind == "none":
+        for name in frozen:
+            freeze_part(recognizer.model, name)
+    else:
+        identity = base_identity(config.model.pretrained, folder)
+        recognizer.metadata |= identity
+        recognizer.model = add_adapters(recognizer.model, config.adapter, base=identity["base_model"], frozen=frozen)
+    return recognizer
+
+
+def _pretrained_recognizer(
+    config: Config, processor: AnyProcessor, folder: Path, metadata: dict[str, str]
+) -> AnyRecognizer:
+    """The recogniser whose weights are in a folder, in 4 bits if adapters want that."""
     settings = config.model
-    metadata = {"family": settings.family, "language": config.data.language, "text_rules": TEXT_RULES}
+    in_4_bits = quantization(config.adapter, read_json(folder / CONFIG_FILE, "a model's configuration")["model_type"])
     if isinstance(processor, WhisperProcessor):
         metadata["language"] = settings.language  # "" leaves each utterance its own
-        return WhisperRecognizer.from_pretrained(
-            find_model(settings.pretrained),
-            settings.language,
-            metadata=metadata,
-            freeze_encoder=settings.freeze_encoder,
-            freeze_layers=settings.freeze_layers,
-        )
+        return WhisperRecognizer.from_pretrained(folder, settings.language, metadata, in_4_bits)
     if isinstance(processor, Wav2Vec2Processor):
         return Wav2Vec2Recognizer.to_train(
-            find_model(settings.pretrained),
+            folder,
             processor,
             metadata,
             freeze_front_end=settings.freeze_front_end,
             front_end_by_clip=settings.front_end_by_clip is True,  # `auto`: the planner may turn it on
             mask_time_prob=settings.mask_time_prob,
+            quantization=in_4_bits,
         )
-    if settings.pretrained:
-        return CTCRecognizer(processor, _pretrained_ctc_model(config, processor), metadata)
-    model_class, model_config = ctc_model_of(config, processor.tokenizer.vocab_size)
-    return CTCRecognizer(processor, model_class(model_config), metadata)
+    model = load_weights(CTC_MODELS[settings.family][1], folder, quantization=in_4_bits)
+    old, new = TextTokenizer.load(folder).pieces, processor.tokenizer.pieces
+    if old != new:
+        logger.warning(
+            "The tokenizer of %s lacks characters of the training texts: a new one of %d tokens takes its place; "
+            "the encoder and %d rows of the head are kept.",
+            folder,
+            len(new),
+            len(set(old) & set(new)),
+        )
+    _fit_head(model, old, new)
+    return CTCRecognizer(processor, model, metadata)
 
 
 def ctc_model_of(config: Config, vocab_size: int) -> tuple[type[CTCModel], CTCConfig]:
@@ -135,12 +158,14 @@ def load_recognizer(model: str | Path) -> AnyRecognizer:
 
     Args:
         model: a run (its best checkpoint, else its newest), a checkpoint, any `from_pretrained` folder of a family that
-            Myna knows, or a hub name.
+            Myna knows, or a hub name. Adapters are merged into their base.
 
     Raises:
-        ModelError: there is no such model, or it is of another kind.
+        ModelError: there is no such model, it is of another kind, or the base of its adapters is not to be found.
     """
     folder = find_model(model)
+    if is_adapter(folder):
+        return _load_adapted(folder)
     metadata = read_metadata(folder)
     family = model_family(folder)
     if family == "whisper":
@@ -150,16 +175,35 @@ def load_recognizer(model: str | Path) -> AnyRecognizer:
     if family == "wav2vec2":
         return Wav2Vec2Recognizer.from_pretrained(folder, {"family": family, **metadata})
     processor = CTCProcessor.from_pretrained(folder)
-    return CTCRecognizer(processor, _load_ctc_model(folder, family), {"family": family, **metadata})
+    return CTCRecognizer(processor, load_weights(CTC_MODELS[family][1], folder), {"family": family, **metadata})
+
+
+def _load_adapted(folder: Path) -> AnyRecognizer:
+    """A recogniser from adapters, merged into their base in full precision."""
+    base = find_base(folder)
+    own = folder if (folder / CONFIG_FILE).is_file() else base  # peft alone saves neither configuration nor processor
+    family = model_family(own)
+    metadata = {"family": family, **read_metadata(folder)}
+    recognizer: AnyRecognizer
+    if family == "whisper":
+        recognizer = WhisperRecognizer.from_pretrained(base, metadata.get("language", ""), metadata)
+        recognizer.processor = WhisperProcessor.from_pretrained(own, metadata.get("language", ""))
+    elif family == "wav2vec2":
+        recognizer = Wav2Vec2Recognizer.to_train(base, Wav2Vec2Processor.from_pretrained(own), metadata)
+    else:
+        processor = CTCProcessor.from_pretrained(own)
+        model = load_weights(CTC_MODELS[family][1], base)
+        _fit_head(model, TextTokenizer.load(base).pieces, processor.tokenizer.pieces)
+        recognizer = CTCRecognizer(processor, model, metadata)
+    recognizer.model = merge_saved(recognizer.model, folder)
+    return recognizer
 
 
 def processor_files(recognizer: AnyRecognizer) -> dict[str, bytes]:
     """What `load_processor` needs to make the recogniser's processor again, elsewhere: files by name, no weights."""
     with TemporaryDirectory() as folder:
         recognizer.processor.save_pretrained(folder)
-        recognizer.model.config.save_pretrained(folder)
-        if isinstance(recognizer, WhisperRecognizer):
-            recognizer.model.generation_config.save_pretrained(folder)
+        save_model_config(recognizer.model, folder)
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
@@ -194,48 +238,16 @@ def feasibility(config: Config) -> Callable[[Sequence[str]], Refuse]:
     return lambda train_texts: build_processor(config, train_texts).refusal
 
 
-def find_model(model: str | Path) -> Path:
-    """The folder that holds a model's files.
-
-    Args:
-        model: as for `load_recognizer`; a hub name is fetched, or taken from the hub's cache.
-
-    Raises:
-        ModelError: there is none.
-    """
-    path = Path(model)
-    if path.is_dir():
-        newest_first = sorted(path.glob("checkpoint-*"), key=_checkpoint_step, reverse=True)
-        for folder in (path, path / "best", *newest_first):
-            if (folder / "config.json").is_file():
-                return folder.resolve()
-        raise ModelError(
-            f"{model}: expected a run, a checkpoint or a `from_pretrained` folder; there is no config.json in it",
-            "Pass a folder that `myna train` wrote, or one with config.json and model.safetensors.",
-        )
-    if path.exists() or path.is_absolute() or not HUB_NAME.fullmatch(str(model)):
-        raise ModelError(
-            f"{model}: expected a folder or a hub name; there is no such folder", "Check the spelling of the path."
-        )
-    return _fetch(str(model))
-
-
 def model_family(folder: Path) -> str:
     """The family of the model in a folder, from its config.json.
 
     Raises:
         ModelError: it is not one of ours.
     """
-    path = folder / "config.json"
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ValueError(f"more than {MAX_CONFIG_BYTES:,} bytes")
-        model_type = json.loads(path.read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{path}: expected a model's configuration with model_type; received {error!r}",
-            "Pass a `from_pretrained` folder.",
-        ) from error
+    if is_adapter(folder) and not (folder / CONFIG_FILE).is_file():
+        folder = find_base(folder)
+    values = read_json(folder / CONFIG_FILE, "a model's configuration with model_type")
+    model_type = values.get("model_type", "none")
     if model_type not in FAMILY_OF_MODEL_TYPE:
         known = ", ".join(FAMILY_OF_MODEL_TYPE)
         raise ModelError(
@@ -245,6 +257,7 @@ def model_family(folder: Path) -> str:
 
 
 def _pretrained_processor(config: Config, folder: Path, train_texts: Sequence[str]) -> AnyProcessor:
+    refuse_adapter(folder)
     family = model_family(folder)
     if family != config.model.family:
         raise ModelError(
@@ -275,50 +288,16 @@ def _train_tokenizer(config: Config, train_texts: Sequence[str]) -> TextTokenize
     return TextTokenizer.train(train_texts, config.tokenizer.kind, config.tokenizer.vocab_size)
 
 
-def _pretrained_ctc_model(config: Config, processor: CTCProcessor) -> CTCModel:
+def _fit_head(model: CTCModel, old: Sequence[str], new: Sequence[str]) -> None:
+    """Give the head a row for each token: its own where it has the token, else a new one."""
     import torch
 
-    folder = find_model(config.model.pretrained)
-    model = _load_ctc_model(folder, config.model.family)
-    old = TextTokenizer.load(folder).pieces
-    new = processor.tokenizer.pieces
     if old == new:
-        return model
+        return
     old_head = model.head
     model.set_vocab_size(len(new))
-    kept = [(index, old.index(piece)) for index, piece in enumerate(new) if piece in old]
     with torch.no_grad():
-        for index, old_index in kept:
-            model.head.weight[index] = old_head.weight[old_index]
-            model.head.bias[index] = old_head.bias[old_index]
-    logger.warning(
-        "The tokenizer of %s lacks characters of the training texts: a new one of %d tokens takes its place; "
-        "the encoder and %d rows of the head are kept.",
-        folder,
-        len(new),
-        len(kept),
-    )
-    return model
-
-
-def _load_ctc_model(folder: Path, family: str) -> CTCModel:
-    model: CTCModel = load_weights(CTC_MODELS[family][1], folder)
-    return model
-
-
-def _checkpoint_step(folder: Path) -> int:
-    number = folder.name.rpartition("-")[2]
-    return int(number) if number.isdecimal() else -1
-
-
-def _fetch(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        # Some repositories hold the weights twice, the second time as fp32 shards.
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES), ignore_patterns=["*fp32*"]))
-    except Exception as error:  # the hub's client raises errors of several libraries
-        raise ModelError(
-            f"{name}: expected a folder or a model on the hub; received {str(error).splitlines()[0] or error!r}",
-            "Check the name and the network, or pass a folder.",
-        ) from error
+        for index, piece in enumerate(new):
+            if piece in old:
+                model.head.weight[index] = old_head.weight[old.index(piece)]
+                model.head.bias[index] = old_head.bias[old.index(piece)]

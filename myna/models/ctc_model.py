@@ -97,7 +97,7 @@ class CTCModel(PreTrainedModel):  # type: ignore[misc]
     def set_vocab_size(self, vocab_size: int) -> None:
         """Replace the head by a fresh one of so many tokens."""
         self.config.vocab_size = vocab_size
-        self.head = nn.Linear(self.config.d_model, vocab_size)
+        self.head = nn.Linear(self.config.d_model, vocab_size).to(self.head.weight.device)
         self._init_weights(self.head)
 
     @torch.no_grad()

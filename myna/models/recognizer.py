@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from myna.errors import ModelError
-from myna.files import write_atomically
+from myna.models.metadata import write_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import torch
     from torch import Tensor, nn
@@ -21,9 +19,6 @@ if TYPE_CHECKING:
 
     from myna.feed.batches import Processor
     from myna.samples import Batch, Transcript
-
-METADATA_FILE = "myna.json"
-MAX_METADATA_BYTES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +55,10 @@ class Recognizer(ABC):
         """Free-running transcripts, one for each row; of the labels no more than their language is looked at."""
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write weights (safetensors), configuration, processor and metadata into `folder`."""
-        self.model.save_pretrained(folder)
+        """Write weights (safetensors) or adapters, configuration, processor and metadata into `folder`."""
+        from myna.models.adapters import save_model
+
+        save_model(self.model, folder)
         self.processor.save_pretrained(folder)
         write_metadata(folder, self.metadata)
 
@@ -84,29 +81,3 @@ def decoding(model: PreTrainedModel) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
-
-
-def write_metadata(folder: str | Path, metadata: dict[str, str]) -> None:
-    """Write `myna.json` into a model folder."""
-    text = json.dumps(metadata, indent=2, ensure_ascii=False, sort_keys=True)
-    write_atomically(Path(folder) / METADATA_FILE, text + "\n")
-
-
-def read_metadata(folder: str | Path) -> dict[str, str]:
-    """`myna.json` of a model folder; {} when there is none.
-
-    Raises:
-        ModelError: the file is not a JSON object of strings.
-    """
-    path = Path(folder) / METADATA_FILE
-    if not path.is_file():
-        return {}
-    try:
-        if path.stat().st_size > MAX_METADATA_BYTES:
-            raise ValueError(f"more than {MAX_METADATA_BYTES:,} bytes")
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path}: expected a small JSON object; received {error}") from error
-    if not isinstance(metadata, dict):
-        raise ModelError(f"{path}: expected a JSON object; received a {type(metadata).__name__}")
-    return {str(key): str(value) for key, value in metadata.items()}

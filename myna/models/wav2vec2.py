@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from transformers import BitsAndBytesConfig, PreTrainedModel
 
     from myna.samples import Batch, Transcript
 
@@ -91,6 +91,7 @@ class Wav2Vec2Recognizer(Recognizer):
         freeze_front_end: bool = True,
         front_end_by_clip: bool = False,
         mask_time_prob: float = 0.05,
+        quantization: BitsAndBytesConfig | None = None,
     ) -> Wav2Vec2Recognizer:
         """Start from a checkpoint, fine-tuned or not; the head keeps the rows of pieces that both vocabularies have.
 
@@ -101,6 +102,7 @@ class Wav2Vec2Recognizer(Recognizer):
             freeze_front_end: keep the convolutions as they are; no graph is built through them.
             front_end_by_clip: run them one clip at a time, for memory; they must be frozen.
             mask_time_prob: share of encoder frames that are masked in training, about.
+            quantization: of the encoder's linear layers.
 
         Raises:
             ModelError: the folder is no such checkpoint, or a front end to train should run clip by clip.
@@ -111,7 +113,7 @@ class Wav2Vec2Recognizer(Recognizer):
         config.apply_spec_augment = mask_time_prob > 0
         config.mask_feature_prob = 0.0  # drawn by numpy, out of the trainer's sight
         config.layerdrop = 0.0  # a layer left out has no gradient, which DDP would wait for
-        model = load_weights(AutoModelForCTC, folder, may_miss=[MASK, *HEAD], config=config)
+        model = load_weights(AutoModelForCTC, folder, may_miss=[MASK, *HEAD], config=config, quantization=quantization)
         _fit_head(model, read_vocabulary(folder), processor.tokenizer.pieces)
         _set_up_training(model, freeze_front_end, front_end_by_clip)
         return cls(processor, model, metadata)
@@ -193,7 +195,7 @@ def _fit_head(model: PreTrainedModel, vocabulary: dict[str, int], pieces: Sequen
     old = model.lm_head
     rows = [vocabulary.get(piece, old.out_features) for piece in pieces]
     if rows != list(range(old.out_features)):
-        new = nn.Linear(old.in_features, len(pieces))
+        new = nn.Linear(old.in_features, len(pieces)).to(old.weight.device)
         model._init_weights(new)
         kept = [(row, old_row) for row, old_row in enumerate(rows) if old_row < old.out_features]
         with torch.no_grad():

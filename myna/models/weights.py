@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 
 def load_weights(
@@ -24,6 +25,7 @@ def load_weights(
     *,
     may_miss: Sequence[str] = (),
     config: PretrainedConfig | None = None,
+    quantization: BitsAndBytesConfig | None = None,
 ) -> Any:
     """A model in float32, whatever its weights are stored in; from safetensors and this folder alone.
 
@@ -32,6 +34,7 @@ def load_weights(
         folder: holds config.json and model.safetensors.
         may_miss: ends of the names of weights that may be missing; they start at random.
         config: in place of the folder's config.json.
+        quantization: of the linear layers that it does not leave out; the model is then on this rank's own device.
 
     Raises:
         ModelError: the folder does not hold such a model whole.
@@ -44,6 +47,7 @@ def load_weights(
             local_files_only=True,
             output_loading_info=True,
             config=config,
+            **({"quantization_config": quantization, "device_map": {"": _own_device()}} if quantization else {}),
         )
     missing = sorted(name for name in loading["missing_keys"] if not name.endswith(tuple(may_miss)))
     if missing:
@@ -53,6 +57,10 @@ def load_weights(
             "Pass a folder whose config.json and model.safetensors belong together.",
         )
     return model
+
+
+def _own_device() -> str:
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from transformers import WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from myna.errors import ModelError
 from myna.feed.batches import LABEL_PADDING
 from myna.models.ctc_decode import geometric_mean
 from myna.models.recognizer import DecodeOptions, Recognizer, decoding
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, nn
+    from transformers import BitsAndBytesConfig
 
 
 class WhisperRecognizer(Recognizer):
@@ -33,11 +33,6 @@ class WhisperRecognizer(Recognizer):
         processor: tokenizer and features.
         model: the model, in float32.
         metadata: saved in `myna.json`.
-        freeze_encoder: keep the encoder as it is; no graph is built through it.
-        freeze_layers: keep so many of the lowest encoder layers, and the convolutions before them, as they are.
-
-    Raises:
-        ModelError: fewer encoder layers than `freeze_layers`.
     """
 
     processor: WhisperProcessor
@@ -47,27 +42,29 @@ class WhisperRecognizer(Recognizer):
         processor: WhisperProcessor,
         model: WhisperForConditionalGeneration,
         metadata: dict[str, str] | None = None,
-        *,
-        freeze_encoder: bool = False,
-        freeze_layers: int = 0,
     ) -> None:
         self.processor = processor
         self.model = model
         self.metadata = dict(metadata or {})
         model.accepts_loss_kwargs = False  # the loss is per row: no item counts of the trainer in it
         model.generation_config.forced_decoder_ids = None  # of old checkpoints; language and task say it now
-        _freeze(model, freeze_encoder, freeze_layers)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, language: str = "", **options: Any) -> WhisperRecognizer:
-        """Load a Whisper folder, weights in float32 whatever they are stored in.
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        language: str = "",
+        metadata: dict[str, str] | None = None,
+        quantization: BitsAndBytesConfig | None = None,
+    ) -> WhisperRecognizer:
+        """Load a Whisper folder, weights in float32 whatever they are stored in, or its linear layers in 4 bits.
 
         Raises:
             ModelError: the folder is no Whisper checkpoint.
         """
         processor = WhisperProcessor.from_pretrained(folder, language)
-        model = load_weights(WhisperForConditionalGeneration, folder)
-        return cls(processor, model, **options)
+        model = load_weights(WhisperForConditionalGeneration, folder, quantization=quantization)
+        return cls(processor, model, metadata)
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross entropy (B,) in float32, summed over the text and its end; the prompt is given, not learned.
@@ -186,20 +183,6 @@ class WhisperRecognizer(Recognizer):
         config = self.model.config
         upper = range(config.decoder_layers // 2, config.decoder_layers)
         return named or [(layer, head) for layer in upper for head in range(config.decoder_attention_heads)]
-
-
-def _freeze(model: WhisperForConditionalGeneration, freeze_encoder: bool, freeze_layers: int) -> None:
-    encoder = model.get_encoder()
-    num_layers = len(encoder.layers)
-    if freeze_layers > num_layers:
-        raise ModelError(
-            f"expected model.freeze_layers of at most {num_layers}, the encoder's layers; received {freeze_layers}"
-        )
-    frozen: list[nn.Module] = [encoder] if freeze_encoder else []
-    if freeze_layers:
-        frozen += [encoder.conv1, encoder.conv2, encoder.embed_positions, *encoder.layers[:freeze_layers]]
-    for module in frozen:
-        module.requires_grad_(False)
 
 
 @contextlib.contextmanager

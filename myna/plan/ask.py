@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from myna.audio.augment.chain import Chain
 from myna.data.catalog import Catalog
+from myna.data.shards.index import ShardIndex
 from myna.errors import PlanError
 from myna.plan.advise import advise
 from myna.plan.from_config import plan_for
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from myna.plan.evidence import LanguageResources, Latency
     from myna.plan.speed import ProducerRate
     from myna.plan.training_plan import TrainingPlan
+    from myna.samples import Utterance
 
 LONGEST_SECONDS = 30.0  # of a clip, where nothing is said
 MAX_CLIP_SECONDS = 3600.0
@@ -89,14 +91,24 @@ def answer(config: Config, question: Question) -> TrainingPlan | Answers:
 
 
 def _producer(config: Config) -> ProducerRate | None:
-    """How fast a core of this machine prepares the catalog's recordings for the configuration's model."""
+    """How fast a core of this machine prepares the recordings for the configuration's model."""
     from myna.models.build import build_processor
 
-    with Catalog(config.data.db) as catalog:
-        version = catalog.version(config.data.version).version_id
-        utterances = list(catalog.utterances(version, split="train"))
+    utterances = _from_shards(config) if config.data.shards else _from_catalog(config)
     processor = build_processor(config, [utterance.text for utterance in utterances])
     return measure_producer(utterances, processor, Chain(config.augment) if config.augment else None)
+
+
+def _from_catalog(config: Config) -> list[Utterance]:
+    with Catalog(config.data.db) as catalog:
+        return list(catalog.utterances(catalog.version(config.data.version).version_id, split="train"))
+
+
+def _from_shards(config: Config) -> list[Utterance]:
+    index = ShardIndex(config.data.shards)
+    if not index.version_id.startswith(config.data.version):
+        index.require(config.data.version)
+    return index.utterances("train")
 
 
 def _check(question: Question) -> None:
@@ -157,7 +169,12 @@ def _dataset(config: Config, question: Question) -> DatasetProfile:
         return DatasetProfile.from_summary(
             question.hours, question.mean_seconds, question.longest_seconds or LONGEST_SECONDS
         )
-    return DatasetProfile.from_catalog(config.data.db, config.data.version)
+    if not config.data.shards:
+        return DatasetProfile.from_catalog(config.data.db, config.data.version)
+    utterances = _from_shards(config)
+    seconds = [utterance.duration_seconds for utterance in utterances]
+    characters = sum(len(utterance.text) for utterance in utterances)
+    return DatasetProfile.from_durations(seconds, labels_per_second=characters / max(sum(seconds), 1e-9))
 
 
 def _batch(text: str) -> tuple[int, int]:

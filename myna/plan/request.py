@@ -17,6 +17,7 @@ class LoraSpec:
     rank: int
     targets: tuple[str, ...] = ("q_proj", "v_proj")
     dropout: float = 0.05
+    saved: tuple[str, ...] = ()  # modules that are trained whole besides, such as a CTC head
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,6 @@ def _spec(values: dict[str, Any]) -> ModelSpec:
         **values
         | {
             "frozen": tuple(values["frozen"]),
-            "lora": LoraSpec(**lora | {"targets": tuple(lora["targets"])}) if lora else None,
+            "lora": LoraSpec(**lora | {key: tuple(lora[key]) for key in ("targets", "saved")}) if lora else None,
         }
     )

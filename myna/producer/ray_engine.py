@@ -12,10 +12,11 @@ from rich.console import Console
 
 from myna.errors import ConfigError, MissingExtraError, MynaError
 from myna.feed.redis.connection import connect, place_of
+from myna.feed.redis.container import PATIENCE_SECONDS
 from myna.producer.display import Display
 from myna.producer.embedded import EMBEDDED
 from myna.producer.recordings import DataPath, parse_audio_root
-from myna.producer.run import PATIENCE_SECONDS, ProducerReport, StopWish
+from myna.producer.run import ProducerReport, StopWish
 from myna.producer.tally import Tally
 
 if TYPE_CHECKING:

@@ -37,6 +37,11 @@ def rebuild(spec: FeedSpec, data: DataPath) -> TrainingBatches:
         ConfigError, MissingExtraError: folders or packages that the augmentation needs are not.
     """
     spec.check_versions()
+    if data.audio() != spec.audio:
+        raise FeedError(
+            f"expected {spec.audio} recordings, which the trainer reads; received {data.audio()} ones",
+            "Write shards with the same --audio, or give what the trainer was given.",
+        )
     processor = load_processor(spec.processor_files, spec.language)
     found = data.utterances(spec.dataset_version, spec.splits)
     check_recordings(found)

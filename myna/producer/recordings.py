@@ -56,6 +56,10 @@ class DataPath:
             )
         return found
 
+    def audio(self) -> str:
+        """Whether the recordings are the original ones, or what shards have made of them."""
+        return ShardIndex(self.shards).manifest.audio if self.shards else "original"
+
     def utterances(self, version: str, splits: Sequence[str]) -> list[Utterance]:
         """The splits one after the other, each in the order of IDs, with paths as they are on this host.
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from myna.errors import ConfigError
 from myna.feed.redis.connection import connect, place_of
+from myna.feed.redis.container import PATIENCE_SECONDS
 from myna.producer.crew import Crew
 from myna.producer.display import Display
 from myna.producer.embedded import EMBEDDED, EmbeddedRedis
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from myna.producer.tally import Tally
 
 LISTENS_SECONDS = 0.5
-PATIENCE_SECONDS = 600.0
 
 logger = logging.getLogger(__name__)
 

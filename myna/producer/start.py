@@ -8,8 +8,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from myna.feed.redis.container import PATIENCE_SECONDS
 from myna.producer.embedded import EMBEDDED
-from myna.producer.run import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

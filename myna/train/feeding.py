@@ -8,9 +8,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-import numpy as np
 import torch
 import torch.distributed
 
@@ -25,13 +23,13 @@ from myna.feed.work import TrainingBatches
 from myna.machine import usable_memory
 from myna.models.build import processor_files
 from myna.producer.embedded import EMBEDDED, EmbeddedRedis
+from myna.producer.rebuild import shard_numbers
 from myna.producer.recordings import DataPath
 from myna.producer.start import start_producers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from numpy.typing import NDArray
     from rich.console import Console
     from transformers import TrainingArguments
 
@@ -45,7 +43,7 @@ LOCAL_MEMORY_SHARE = 0.1  # of free memory: the plan counts on the rest
 
 
 def training_batches(
-    config: Config, train_split: Sequence[Utterance], processor: Processor, args: TrainingArguments, started_ranks: int
+    config: Config, train_split: Sequence[Utterance], processor: Processor, args: TrainingArguments
 ) -> TrainingBatches:
     """The work of a run: every batch by its number.
 
@@ -54,15 +52,14 @@ def training_batches(
         train_split: in the order of IDs.
         processor: of the model.
         args: ranks, and the micro-batches of each.
-        started_ranks: ranks that the run was started on: its optimizer steps stay what they were.
     """
     settings = config.training
     if config.feed.step_seconds == "auto":
         budget = BatchBudget.from_longest(
             longest_seconds(train_split, processor),
             int(settings.per_device_train_batch_size),
-            accumulation=int(settings.gradient_accumulation_steps),
-            world_size=started_ranks,
+            accumulation=args.gradient_accumulation_steps,
+            world_size=args.world_size,
             num_buckets=config.feed.num_buckets,
         )
     else:
@@ -74,8 +71,13 @@ def training_batches(
         augment=Chain(config.augment) if config.augment else None,
         seed=settings.seed,
         parts=args.gradient_accumulation_steps * args.world_size,
-        shard_of=_shard_of(train_split) if config.data.shards else None,
+        shard_of=shard_numbers(train_split, data_path(config)) if config.data.shards else None,
     )
+
+
+def with_step_seconds(config: Config, work: TrainingBatches) -> Config:
+    """The configuration as a resumed run needs it: on another number of ranks its epochs have the same steps."""
+    return config.model_copy(update={"feed": config.feed.model_copy(update={"step_seconds": work.budget.step_seconds})})
 
 
 def longest_seconds(utterances: Sequence[Utterance], processor: Processor) -> float:
@@ -105,6 +107,7 @@ def feed_spec(
     """What producers on other hosts need to make this run's batches."""
     return FeedSpec(
         dataset_version=version,
+        audio=data_path(config).audio(),
         splits=train_splits(config),
         max_duration_seconds=float(config.training.max_duration_seconds),
         step_seconds=work.budget.step_seconds,
@@ -147,20 +150,22 @@ def open_feed(
     """
     limit_bytes = config.feed.max_memory_gb * GIB
     if config.feed.home == "local":
-        free = LOCAL_MEMORY_SHARE * usable_memory()[1] / args.world_size
         workers, total = args.dataloader_num_workers, total_numbers(work, args)
-        limit = int(min(limit_bytes, free))
+        limit = int(min(limit_bytes, LOCAL_MEMORY_SHARE * usable_memory()[1]) / args.world_size)
         with LocalFeed(work, num_workers=workers, total=total, world_size=args.world_size, limit_bytes=limit) as feed:
             yield feed
         return
     is_first, run = args.process_index == 0, run_name(config)
+    # Before producers start, who would take the end of an earlier run of this name for the end of this one.
+    spec = describe()
     with contextlib.ExitStack() as stack:
         url = redis_url(config)
         if url == EMBEDDED:
             console.print("Batches wait in a Redis of this run's own.")
             url = _from_first_rank(stack.enter_context(EmbeddedRedis()).url if is_first else "", args)
         else:
-            command = f"myna feed --redis {place_of(url)} --run {run} --db CATALOG"
+            source = "--shards SHARDS" if config.data.shards else "--db CATALOG"
+            command = f"myna feed --redis {place_of(url)} --run {run} {source}"
             console.print(f"Batches wait in Redis. Producers may join, from any host: {command}", soft_wrap=True)
         own = None
         if is_first and config.feed.producers:  # before the run is published: starting takes them a while
@@ -176,7 +181,7 @@ def open_feed(
             RedisFeed(
                 url,
                 run,
-                describe(),
+                spec,
                 start=start + args.process_index,
                 limit_bytes=int(limit_bytes),
                 rank=args.process_index,
@@ -203,18 +208,18 @@ def redis_url(config: Config) -> str:
 
 def without_password(config: Config) -> Config:
     """The configuration as it may be kept in a file: an address with a password is left out."""
-    if urlsplit(config.feed.redis_url).password is None:
+    url = config.feed.redis_url
+    if "@" not in url and "password=" not in url:  # not parsed: it may be malformed
         return config
     return config.model_copy(update={"feed": config.feed.model_copy(update={"redis_url": ""})})
 
 
-def feed_verdict(config: Config, figures: dict[str, float], args: TrainingArguments) -> str:
+def feed_verdict(config: Config, feed: Feed, figures: dict[str, float], args: TrainingArguments) -> str:
     """Throughput of a run and what held it up, in words."""
-    pace = "{utterances_per_second:.1f} utterances, {audio_seconds_per_second:.0f} s of audio a second.".format(
-        **figures
-    )
+    utterances, seconds = figures["utterances_per_second"], figures["audio_seconds_per_second"]
+    pace = f"{utterances:.1f} utterances, {seconds:.0f} s of audio a second."
     if config.feed.home == "redis":
-        return f"{pace} {diagnose(figures['feed_wait_share'], max(1, config.feed.producers))}"
+        return f"{pace} {diagnose(figures['feed_wait_share'], max(1, feed.status().producers))}"
     workers = args.dataloader_num_workers
     if not workers:
         return f"{pace} Making batches took {figures['feed_wait_share']:.0%} of the time, in the trainer itself."
@@ -226,9 +231,3 @@ def _from_first_rank(text: str, args: TrainingArguments) -> str:
     if args.world_size > 1:
         torch.distributed.broadcast_object_list(values, src=0)
     return values[0]
-
-
-def _shard_of(utterances: Sequence[Utterance]) -> NDArray[np.int64]:
-    """A number for each utterance's shard, (num_utterances,)."""
-    tars = [utterance.audio_path.partition("#")[0] for utterance in utterances]
-    return np.unique(tars, return_inverse=True)[1].astype(np.int64)

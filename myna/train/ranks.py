@@ -61,11 +61,19 @@ class Agreement:
                 raise failure
 
     def _exchange(self, error: TrainingError | None) -> list[TrainingError | None]:
-        parts: list[Any] = [None] * self.world_size
-        torch.distributed.all_gather_object(parts, (self.limit, self.limit.splits - self._agreed_splits, error))
+        parts = gathered((self.limit, self.limit.splits - self._agreed_splits, error), self.world_size)
         self.limit.splits = self._agreed_splits + sum(splits for _, splits, _ in parts)
         self.limit.merge([limit for limit, _, _ in parts])
         return [failure for _, _, failure in parts]
+
+
+def gathered(value: Any, world_size: int) -> list[Any]:
+    """What every rank gave, in their order."""
+    parts = [value]
+    if world_size > 1:
+        parts = [None] * world_size
+        torch.distributed.all_gather_object(parts, value)
+    return parts
 
 
 def shared_out(accumulation: int, started_ranks: int, ranks: int) -> tuple[int, str]:

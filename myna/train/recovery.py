@@ -9,6 +9,7 @@ never taken from steps that need none, and the price is paid where it happens: a
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -188,6 +189,28 @@ def step_with_retries(step: Callable[[], Any], optimizer: Optimizer, max_retries
         "Go on with --resume from the last checkpoint when there is more memory; or train fewer parameters, by "
         "freezing layers or with a smaller model.",
     )
+
+
+def retry_steps(optimizer: Any, max_retries: int, agree: Callable[[TrainingError | None], None]) -> None:
+    """Make an optimizer's steps begin anew where memory runs out, and fail on all ranks or on none.
+
+    Args:
+        optimizer: to change, as accelerate has wrapped it.
+        max_retries: as `step_with_retries`.
+        agree: told after every step why this rank cannot go on; raises what any rank was told.
+    """
+    take_step = optimizer.step
+
+    @wraps(take_step)  # the schedule marks what it has counted
+    def step() -> None:
+        error = None
+        try:
+            step_with_retries(take_step, optimizer, max_retries)
+        except TrainingError as failure:
+            error = failure
+        agree(error)
+
+    optimizer.step = step
 
 
 def _versions(optimizer: Optimizer) -> list[int]:

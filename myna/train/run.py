@@ -16,7 +16,7 @@ import os
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -29,7 +29,9 @@ from myna.feed.evaluation import EvaluationBatches
 from myna.feed.selection import short_enough, usable
 from myna.files import write_atomically
 from myna.machine import return_freed_memory
+from myna.models.adapters import set_compute_dtype
 from myna.models.build import build_recognizer
+from myna.models.folders import refuse_other_base
 from myna.models.front_end import run_front_end_by_clip
 from myna.models.memory_limit import MemoryLimit
 from myna.models.recognizer import DecodeOptions
@@ -43,11 +45,12 @@ from myna.train.feeding import (
     open_feed,
     train_splits,
     training_batches,
+    with_step_seconds,
     without_password,
 )
 from myna.train.memory_monitor import MemoryMonitor
 from myna.train.planned import with_plan
-from myna.train.ranks import shared_out
+from myna.train.ranks import gathered, shared_out
 from myna.train.speed_watch import SpeedWatch
 from myna.train.split_watch import SplitWatch
 from myna.train.trainer import SpeechTrainer
@@ -75,6 +78,7 @@ _OURS = {
     "safety_margin",
     "max_duration_seconds",
     "max_retries",
+    "learning_rates",
 }
 
 logger = logging.getLogger(__name__)
@@ -145,10 +149,13 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
         refused += too_long
         console.print(f"{len(too_long)} set aside as too long, for instance {too_long[0].audio_path}")
         _require_data(config, train_split, valid_split)
+    set_compute_dtype(recognizer.model, compute_dtype(config))
     if config.model.front_end_by_clip is True:
         run_front_end_by_clip(recognizer.model)
     stop = CleanStop(console)
     checkpoint = str(latest_checkpoint(run_folder)) if resume else None
+    if checkpoint:
+        refuse_other_base(Path(checkpoint), recognizer.metadata)
     expected = plan.feed.memory if plan else None
     limit = MemoryLimit()
     watchers = [MemoryMonitor(expected.peak_bytes if expected and expected.traced else None), stop]
@@ -165,9 +172,10 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     )
     if note:
         console.print(note)
-    work = training_batches(config, train_split, recognizer.processor, args, started_ranks)
+    work = training_batches(config, train_split, recognizer.processor, args)
     if is_first_rank():
-        write_atomically(run_folder / "config.yaml", without_password(config).to_yaml())
+        kept = without_password(with_step_seconds(config, work))
+        write_atomically(run_folder / "config.yaml", kept.to_yaml())
         dataset = {
             "dataset_version": version,
             "ranks": started_ranks,
@@ -182,8 +190,11 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     ) as feed:
         trainer = _trainer(config, recognizer, work, feed, valid_split, args, limit, watchers)
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
+        figures = trainer.taken.all_along.figures()
+        console.print(feed_verdict(config, feed, figures, args), soft_wrap=True)
+        if not stop.requested:
+            feed.finish()
     broken = _broken(trainer)
-    console.print(feed_verdict(config, trainer.taken.all_along.figures(), args), soft_wrap=True)
     for refusal in broken:
         console.print(f"broken since it was prepared: {refusal.audio_path}: {refusal.reason}: {refusal.detail}")
     result = TrainResult(
@@ -198,7 +209,7 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
         refused=len(refused),
         broken_files=len(broken),
         oom_splits=trainer.limit.splits,
-        **trainer.taken.all_along.figures(),
+        **figures,
     )
     if is_first_rank():
         write_atomically(run_folder / "result.json", json.dumps(asdict(result), default=str, indent=2))
@@ -298,6 +309,7 @@ def _trainer(
         limit=limit,
         max_retries=settings.max_retries,
         name_of={row.utterance_id: row.audio_path for row in [*work.utterances, *valid_split]}.__getitem__,
+        learning_rates=settings.learning_rates.model_dump(exclude_none=True),
         callbacks=callbacks,
     )
 
@@ -338,6 +350,14 @@ def training_arguments(config: Config) -> TrainingArguments:
     return arguments
 
 
+def compute_dtype(config: Config) -> torch.dtype:
+    """What the layers of a 4-bit model compute in: as asked for, else what the run computes in."""
+    training = config.training
+    of_run = "bf16" if training.bf16 is True else "fp16" if training.fp16 is True else "fp32"
+    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return names[of_run if config.adapter.compute_dtype == "auto" else config.adapter.compute_dtype]
+
+
 def _describe(
     console: Console,
     config: Config,
@@ -347,7 +367,7 @@ def _describe(
     valid_split: list[Utterance],
     refused: list[Refusal],
 ) -> None:
-    parameters = sum(parameter.numel() for parameter in recognizer.model.parameters())
+    parameters = sum(p.numel() * (2 if p.dtype == torch.uint8 else 1) for p in recognizer.model.parameters())
     trainable = sum(p.numel() for p in recognizer.model.parameters() if p.requires_grad)
     hours = sum(utterance.duration_seconds for utterance in train_split) / 3600
     console.print(
@@ -360,11 +380,7 @@ def _describe(
 
 def _broken(trainer: SpeechTrainer) -> list[Refusal]:
     """Files that broke during the run, as all ranks saw them."""
-    if trainer.args.world_size == 1:
-        return list(trainer.failures.values())
-    parts: list[Any] = [None] * trainer.args.world_size
-    torch.distributed.all_gather_object(parts, trainer.failures)
     merged: dict[str, Refusal] = {}
-    for part in parts:
+    for part in gathered(trainer.failures, trainer.args.world_size):
         merged.update(part)
     return list(merged.values())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_callback import ExportableState
 from transformers.utils import logging as transformers_logging
@@ -17,15 +16,17 @@ from transformers.utils import logging as transformers_logging
 from myna.errors import ModelError, TrainingError
 from myna.files import link_atomically, staged_folder
 from myna.metrics import Scores, score
+from myna.models.adapters import merged_for_a_while
 from myna.models.memory_limit import DEFAULT_RETRIES, MemoryLimit, each_piece
 from myna.train.checkpoint import load_training_state, remove_old, save_training_state, step_of
 from myna.train.loader import EpochNumbers, FeedMeter, Taken, training_loader
-from myna.train.ranks import Agreement, mean_gradients
-from myna.train.recovery import StepRecovery, step_with_retries
+from myna.train.parameter_groups import parameter_groups
+from myna.train.ranks import Agreement, gathered, mean_gradients
+from myna.train.recovery import StepRecovery, retry_steps
 from myna.train.schedule import one_cycle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import nn
     from torch.optim import Optimizer
@@ -56,6 +57,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         limit: what is known about micro-batches that fit, to be added to.
         max_retries: how often the same rows may run out of memory.
         name_of: an utterance's ID as people know it.
+        learning_rates: of parts of the model that learn at another rate than the arguments say.
         args: `transformers.TrainingArguments`; accumulation and ranks must match the feed's numbers.
         callbacks: as in `transformers`.
     """
@@ -73,6 +75,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         limit: MemoryLimit | None = None,
         max_retries: int = DEFAULT_RETRIES,
         name_of: Callable[[str], str] = str,
+        learning_rates: Mapping[str, float] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self.taken = Taken(feed, per_epoch)
@@ -89,6 +92,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         self.valid_batches = valid_batches
         self.decode_options = decode_options
         self.one_cycle_schedule = one_cycle_schedule
+        self.learning_rates = dict(learning_rates or {})
         self.failures: dict[str, Refusal] = {}  # files that broke during the run, by path
         # Our loss is already a mean over the whole step: without this the Trainer would scale it once more.
         self.model_accepts_loss_kwargs = True
@@ -111,8 +115,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         if self.state.global_step >= self.state.max_steps:  # a finished run was resumed: not a step more
             self.control.should_training_stop = True
             return
-        if epoch == rest["epochs_trained"]:  # later epochs would take up what this run's own checkpoints recorded
-            self._restore_unlogged_loss()
+        self._restore_unlogged_loss()
         train_dataloader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
         super()._run_epoch(train_dataloader=train_dataloader, epoch=epoch, **rest)
 
@@ -201,6 +204,17 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         """Not estimated: the stock formula counts text tokens."""
         return 0
 
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """The optimizer of the arguments, with a group for each part that has a rate of its own."""
+        if self.optimizer is None and self.learning_rates:
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            decaying = self.get_decay_parameter_names(self.model)
+            rates = self.args.learning_rate, self.args.weight_decay
+            groups = parameter_groups(self.recognizer.model, self.learning_rates, *rates, decaying)
+            self.optimizer: Optimizer = optimizer_class(groups, **settings)
+        super().create_optimizer(model)
+        return self.optimizer
+
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         """The schedule of the arguments, or one cycle."""
         if not self.one_cycle_schedule:
@@ -268,10 +282,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         self, totals: torch.Tensor, heard: list[tuple[str, str, str]], error: ModelError | None
     ) -> tuple[torch.Tensor, list[tuple[str, str, str]]]:
         """Every rank gets the sums and hypotheses of all, so that all agree on what is best, or the error of any."""
-        parts: list[Any] = [(totals, heard, error)]
-        if self.args.world_size > 1:
-            parts = [None] * self.args.world_size
-            torch.distributed.all_gather_object(parts, (totals, heard, error))
+        parts = gathered((totals, heard, error), self.args.world_size)
         for failure in (part[2] for part in parts if part[2] is not None):
             raise failure
         return sum((part[0] for part in parts), torch.zeros(2, dtype=torch.float64)), [
@@ -297,7 +308,8 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
 
     def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
         try:
-            metrics: dict[str, float] = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=skip_scheduler)
+            with merged_for_a_while(self.recognizer.model):
+                metrics: dict[str, float] = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
         except ModelError:  # a clip that does not fit: what was learned is kept
             self._save_checkpoint(self.model, trial)
             raise
@@ -322,6 +334,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
                 self.state.save_to_json(str(staging / "trainer_state.json"))
             self._link(run_folder)
             remove_old(run_folder, self.args.save_total_limit, self.state.best_global_step)
+        del self.state.stateful_callbacks[UNLOGGED_LOSS]  # for whoever resumes from here; this run counts on
         self.accelerator.wait_for_everyone()
 
     def _link(self, run_folder: Path) -> None:
@@ -369,18 +382,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
     def _prepare_for_training(self, *given: Any, **named: Any) -> Any:
         """As ever, but steps of the optimizer begin anew where memory ran out, and fail on all ranks or on none."""
         prepared = super()._prepare_for_training(*given, **named)
-        take_step = self.optimizer.step
-
-        @wraps(take_step)  # the schedule marks what it has counted
-        def step() -> None:
-            error = None
-            try:
-                step_with_retries(take_step, self.optimizer, self.recovery.max_retries)
-            except TrainingError as failure:
-                error = failure
-            self.agreement.reach(error)
-
-        self.optimizer.step = step
+        retry_steps(self.optimizer, self.recovery.max_retries, lambda error: self.agreement.reach(error))
         return prepared
 
     def _load_scaler(self, checkpoint: str | None) -> None:

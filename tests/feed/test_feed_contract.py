@@ -36,6 +36,7 @@ def work_of(utterances: list[Utterance], parts: int = 1) -> TrainingBatches:
 def spec_of(work: TrainingBatches, total: int) -> FeedSpec:
     return FeedSpec(
         dataset_version="v1",
+        audio="original",
         splits=("train",),
         max_duration_seconds=20.0,
         step_seconds=work.budget.step_seconds,

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import time
 from pathlib import Path
 
-import psutil
+import numpy as np
 import pytest
 import torch
 from clips import SECONDS, SmallProcessor, write_clips
@@ -60,6 +61,19 @@ def test_processes_make_the_same_bytes_over_the_end_of_an_epoch(tmp_path):
             assert to_bytes(alone.take(number)) == to_bytes(helped.take(number))
 
 
+def test_each_epoch_is_planned_once(tmp_path, monkeypatch):
+    planned = []
+    monkeypatch.setattr("myna.feed.local.MAX_AHEAD", 2)  # less than one of these small epochs
+    make = TrainingBatches._make_plan
+    monkeypatch.setattr(TrainingBatches, "_make_plan", lambda work, epoch: planned.append(epoch) or make(work, epoch))
+    work = work_of(tmp_path)
+    total = 3 * work.per_epoch
+    with LocalFeed(work, num_workers=1, total=total) as feed:
+        for number in range(total):
+            feed.take(number)
+    assert planned == [0, 1, 2]
+
+
 def test_every_utterance_once_an_epoch(tmp_path):
     work = work_of(tmp_path, parts=2)
     for epoch in (0, 3):
@@ -101,6 +115,45 @@ def test_a_killed_process_costs_nothing(tmp_path, caplog):
     assert "died" in caplog.text
 
 
+def test_a_process_killed_while_nobody_waits_costs_nothing(caplog):
+    size = len(to_bytes(Noisy().make(0)))
+    with caplog.at_level(logging.WARNING), LocalFeed(Noisy(), num_workers=2, total=20, limit_bytes=4 * size) as feed:
+        feed.take(0)
+        until = time.monotonic() + 10
+        while feed.status().ready_batches < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+        victim = multiprocessing.active_children()[-1]
+        victim.kill()
+        victim.join()
+        assert [feed.take(number).utterance_ids[0] for number in range(1, 20)] == [f"id{n}" for n in range(1, 20)]
+    assert "died" in caplog.text
+
+
+def test_processes_killed_at_any_moment_cost_nothing():
+    """In the middle of handing a batch over, too: what is half written must not be waited for."""
+    rng = np.random.default_rng(0)
+    with LocalFeed(Noisy(), num_workers=2, total=60) as feed:
+        for number in range(60):
+            if number % 4 == 0:
+                children = multiprocessing.active_children()  # not Python's own, such as its resource tracker
+                if children:
+                    time.sleep(rng.uniform(0, 0.02))
+                    children[rng.integers(len(children))].kill()
+            assert torch.equal(feed.take(number).features, Noisy().make(number).features)
+
+
+def test_a_signal_to_the_whole_group_leaves_them_at_work(tmp_path):
+    work = work_of(tmp_path)
+    with LocalFeed(work, num_workers=2, total=4) as feed:
+        feed.take(0)
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGTERM)
+            os.kill(child.pid, signal.SIGINT)
+        before = {child.pid for child in multiprocessing.active_children()}
+        assert to_bytes(feed.take(1)) == to_bytes(work.make(1))
+        assert {child.pid for child in multiprocessing.active_children()} == before
+
+
 def test_a_batch_that_always_kills_is_named():
     with (
         LocalFeed(Noisy({1}), num_workers=1, total=4) as feed,
@@ -111,8 +164,8 @@ def test_a_batch_that_always_kills_is_named():
 
 
 def test_no_process_outlives_the_feed(tmp_path):
-    before = {child.pid for child in psutil.Process().children()}
+    before = {child.pid for child in multiprocessing.active_children()}
     with LocalFeed(work_of(tmp_path), num_workers=2, total=4) as feed:
         feed.take(0)
-        assert len({child.pid for child in psutil.Process().children()} - before) == 2
-    assert {child.pid for child in psutil.Process().children()} <= before
+        assert len({child.pid for child in multiprocessing.active_children()} - before) == 2
+    assert {child.pid for child in multiprocessing.active_children()} <= before

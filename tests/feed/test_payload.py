@@ -65,3 +65,19 @@ def test_lengths_beyond_reason_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(payload, "MAX_ELEMENTS", 100)
     with pytest.raises(FeedError, match="at most 100 are expected"):
         from_bytes(to_bytes(batch))
+
+
+@pytest.mark.parametrize("name", ["features", "labels"])
+def test_few_bytes_that_would_become_very_many_are_refused_before_they_do(name, monkeypatch):
+    monkeypatch.setattr(payload, "MAX_ELEMENTS", 1_000_000)
+    ones = torch.ones(2, dtype=torch.int64)
+    long = 600_000 * ones
+    batch = Batch(("a", "b"), torch.zeros(2, 1, 2), ones, torch.zeros(2, 1).long(), ones, torch.ones(2), 1.0)
+    if name == "features":
+        batch = replace(batch, features=torch.zeros(2, 600_000, 2), feature_lengths=long)
+        monkeypatch.setattr(payload, "_padded", None)  # by then they would be there
+    else:
+        one_long = torch.tensor([600_000, 0])
+        batch = replace(batch, labels=torch.zeros(2, 600_000).long(), label_lengths=one_long)
+    with pytest.raises(FeedError, match="at most 1000000 are expected"):
+        from_bytes(to_bytes(batch))

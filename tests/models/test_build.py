@@ -13,12 +13,12 @@ from myna.errors import ModelError
 from myna.models.build import (
     build_recognizer,
     feasibility,
-    find_model,
     load_processor,
     load_recognizer,
     processor_files,
 )
 from myna.models.ctc import CTCRecognizer
+from myna.models.folders import find_model
 from myna.models.whisper import WhisperRecognizer
 from myna.samples import AudioClip, RefusalReason, Utterance
 

@@ -31,7 +31,8 @@ from transformers import (
 from myna.config import Config, load_config
 from myna.errors import ConfigError, ModelError
 from myna.feed.batches import LABEL_PADDING
-from myna.models.build import build_recognizer, find_model, load_recognizer
+from myna.models.build import build_recognizer, load_recognizer
+from myna.models.folders import find_model
 from myna.models.tokenizer import TextTokenizer
 from myna.models.wav2vec2 import Wav2Vec2Recognizer, draw_time_mask
 from myna.models.wav2vec2_processor import Wav2Vec2Processor

@@ -14,6 +14,7 @@ from transformers import WhisperFeatureExtractor
 
 from myna.audio.decode import decode
 from myna.errors import AudioError, ModelError
+from myna.models.parts import freeze_part, frozen_names
 from myna.models.recognizer import DecodeOptions
 from myna.models.whisper import WhisperRecognizer
 from myna.models.whisper_processor import WhisperProcessor
@@ -171,17 +172,21 @@ def test_silence_has_words_nowhere(recognizer: WhisperRecognizer) -> None:
 
 
 def test_freezing(folder: Path, rows: list[tuple[AudioClip, Utterance]]) -> None:
-    frozen = WhisperRecognizer.from_pretrained(folder, freeze_layers=2)
+    frozen = WhisperRecognizer.from_pretrained(folder)
+    for name in frozen_names(frozen.model, layers=2):
+        freeze_part(frozen.model, name)
     batch = make_batch(frozen.processor, rows[:1])
     frozen.losses(frozen.model.train(), batch).sum().backward()
     encoder = frozen.model.get_encoder()
     for layer, learns in ((encoder.conv1, False), (encoder.layers[1], False), (encoder.layers[2], True)):
         assert all((value.grad is not None) is learns for value in layer.parameters())
-    whole = WhisperRecognizer.from_pretrained(folder, freeze_encoder=True)
+    whole = WhisperRecognizer.from_pretrained(folder)
+    for name in frozen_names(whole.model, encoder=True):
+        freeze_part(whole.model, name)
     assert not whole.model.get_encoder()(batch.features.transpose(1, 2)).last_hidden_state.requires_grad
     assert whole.losses(whole.model, batch).requires_grad
     with pytest.raises(ModelError, match="at most 4"):
-        WhisperRecognizer.from_pretrained(folder, freeze_layers=5)
+        frozen_names(whole.model, layers=5)
 
 
 def test_round_trip(recognizer: WhisperRecognizer, rows: list[tuple[AudioClip, Utterance]], tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import math
 import pytest
 
 from myna.config import load_config
-from myna.errors import PlanError
+from myna.data.shards.write import write_shards
+from myna.errors import PlanError, VersionError
 from myna.plan.ask import Question, answer
 
 
@@ -49,3 +50,20 @@ def test_a_catalog_is_planned_for_with_the_rate_at_which_its_recordings_are_prep
     assert plan.speed.producer.audio_seconds_per_second > 1
     assert plan.speed.producers_needed >= 1
     assert "producers needed" in str(plan)
+
+
+@pytest.mark.slow
+def test_shards_are_planned_for_without_a_catalog(tone_catalog, tmp_path):
+    write_shards(tone_catalog, tmp_path / "shards", workers=0)
+    sizes = ["model.d_model=48", "model.num_encoder_layers=2", "model.d_ff=96", "model.conv_kernel_size=7"]
+    plans = [
+        answer(load_config([], [*data, *sizes]), Question(gpu="T4"))
+        for data in (
+            [f"data.db={tone_catalog}"],
+            [f"data.shards={tmp_path / 'shards'}", f"data.db={tmp_path / 'none.db'}"],
+        )
+    ]
+    assert plans[1].settings == plans[0].settings
+    assert plans[1].dataset.labels_per_second == pytest.approx(plans[0].dataset.labels_per_second)
+    with pytest.raises(VersionError, match="expected shards of version 0123"):
+        answer(load_config([], [f"data.shards={tmp_path / 'shards'}", "data.version=0123", *sizes]), Question(gpu="T4"))

@@ -34,7 +34,6 @@ def test_a_server_that_only_this_host_reaches_is_refused(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # Ray's own
 def test_producers_on_ray_make_the_trainers_bytes(tone_catalog, monkeypatch, tmp_path, redis_server: RedisServer):
-    pytest.importorskip("ray", reason="Ray is not installed")
     monkeypatch.setenv("HOME", str(tmp_path))  # it keeps a token there
     work, spec = tiny_work(tone_catalog)
     reports: list[ProducerReport] = []

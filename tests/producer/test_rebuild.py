@@ -53,6 +53,13 @@ def test_work_that_differs_in_anything_is_refused(tone_catalog, changes):
         rebuild(replace(spec, **changes), DataPath(str(tone_catalog)))
 
 
+def test_recordings_that_shards_have_changed_are_refused(tone_catalog, tmp_path):
+    _, spec = tiny_work(tone_catalog)
+    write_shards(tone_catalog, tmp_path / "shards", audio="flac", workers=0)
+    with pytest.raises(FeedError, match=r"expected original recordings.*received flac ones"):
+        rebuild(spec, DataPath(shards=str(tmp_path / "shards")))
+
+
 def test_other_libraries_are_refused(tone_catalog):
     _, spec = tiny_work(tone_catalog)
     with pytest.raises(FeedError, match=r"expected the trainer's libraries: numpy 1\.0 \(here"):

@@ -51,7 +51,7 @@ class Background:
         self.join()
 
     def join(self) -> ProducerReport:
-        self._thread.join(60)
+        self._thread.join(120)
         assert not self._thread.is_alive()
         if self.error is not None:
             raise self.error
@@ -66,12 +66,12 @@ class Background:
 
 
 @contextlib.contextmanager
-def training(url: str, spec: FeedSpec, start: int = 0, **options) -> Iterator[RedisFeed]:
-    with RedisFeed(url, RUN, spec, start=start, limit_bytes=LIMIT_BYTES, lease_seconds=2.0, **options) as feed:
+def training(url: str, spec: FeedSpec, start: int = 0, lease_seconds: float = 2.0) -> Iterator[RedisFeed]:
+    with RedisFeed(url, RUN, spec, start=start, limit_bytes=LIMIT_BYTES, lease_seconds=lease_seconds) as feed:
         yield feed
 
 
-def wait_for(condition, timeout_seconds: float = 60.0):
+def wait_for(condition, timeout_seconds: float = 120.0):
     deadline = time.monotonic() + timeout_seconds
     while not (value := condition()):
         assert time.monotonic() < deadline
@@ -97,7 +97,7 @@ def test_two_producers_with_different_roots_make_the_trainers_bytes(tone_catalog
     with (
         Background(redis_server.url, db=str(tone_catalog)) as here,  # waits for the run
         Background(redis_server.url, db=str(tone_catalog), audio_root=root) as there,
-        training(redis_server.url, spec) as feed,
+        training(redis_server.url, spec, lease_seconds=60) as feed,  # none is made twice, however busy the machine
     ):
         wait_for(lambda: len(pids(redis_server.url)) == 2)  # so that both have a part in it
         for number in range(spec.total):

@@ -105,6 +105,15 @@ def wait_for(condition, process: subprocess.Popen, timeout_seconds: float = 120.
 
 
 @pytest.mark.slow
+def test_saving_within_an_epoch_changes_no_logged_loss(tone_catalog, tmp_path):
+    settings = ["training.num_train_epochs=2", "training.logging_steps=5", "training.eval_strategy=no"]
+    for name, saving in (("never", "no"), ("often", "steps")):
+        more = [f"training.save_strategy={saving}", "training.save_steps=7"]
+        train(tiny(tone_catalog, tmp_path / name, *settings, *more), console=quiet())
+    assert losses(tmp_path / "often") == losses(tmp_path / "never")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_to_the_group_saves_and_stops_and_resume_goes_on(tone_catalog, tmp_path, number):
     """What Ctrl-C in a terminal does: trainer and loader processes all get it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -33,6 +35,9 @@ class FarField(AudioTransform):
     max_side_meters: float = Field(default=8.0, ge=1.5, le=50)
     min_height_meters: float = Field(default=2.4, ge=2, le=20)
     max_height_meters: float = Field(default=3.5, ge=2, le=20)
+
+    def contents(self) -> dict[str, str]:
+        return {"pyroomacoustics": version("pyroomacoustics") if find_spec("pyroomacoustics") else ""}
 
     def draw(self, rng: np.random.Generator) -> Parameters:
         distance = rng.uniform(self.min_distance_meters, self.max_distance_meters)

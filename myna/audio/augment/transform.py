@@ -50,7 +50,8 @@ class Transform(BaseModel, ABC):
         return []
 
     def contents(self) -> dict[str, str]:
-        """For each setting that is a folder, a digest of what is in it; its place is not part of it."""
+        """What else its results depend on: for a folder a digest of what is in it (its place is no part of it), for a
+        package of its own the version."""
         return {}
 
     def longest_seconds(self, seconds: float) -> float:

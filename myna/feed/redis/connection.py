@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -56,7 +56,7 @@ def connect(url: str) -> Redis:
         FeedError: it cannot be reached, refuses the password, or is not a single Redis that can be written to.
     """
     place = place_of(url)
-    if urlsplit(url).scheme not in SCHEMES:
+    if url.partition("://")[0] not in SCHEMES:
         raise FeedError(f"expected redis://, rediss:// or unix://; received {place}", "Mend the address of Redis.")
     try:
         client = redis.Redis.from_url(
@@ -69,15 +69,20 @@ def connect(url: str) -> Redis:
             retry=Retry(NoBackoff(), 0),  # `Link` repeats what failed: one place, with words
         )
         _check(client, place)
-    except (ValueError, TypeError) as error:  # from_url names the part it does not understand
-        raise FeedError(f"expected an address of Redis; received {place}: {error}", "Mend the address.") from None
+    except (ValueError, TypeError) as error:
+        # from_url quotes the part it does not understand: of a password with / in it, that is the password
+        why = "" if "@" in url else f": {error}"
+        raise FeedError(
+            f"expected an address of Redis; received {place}{why}",
+            "Mend the address; in a password write %40 for @, %2F for /, %23 for # and %3F for ?.",
+        ) from None
     return client
 
 
 def place_of(url: str) -> str:
-    """A URL without user and password, for messages."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    """A URL without user, password and options, for messages; safe for malformed ones, too."""
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    return scheme + separator + re.split(r"[?#]", rest.rpartition("@")[2])[0]
 
 
 def _check(client: Redis, place: str) -> None:

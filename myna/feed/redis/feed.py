@@ -67,6 +67,7 @@ class RedisFeed:
     ) -> None:
         self._has_own_producers = has_own_producers
         self.place, self.run, self.rank = place_of(url), run, rank
+        self._source = "--shards SHARDS" if spec.by_shard else "--db CATALOG"
         self.total, self.world_size, self.limit_bytes = spec.total, spec.world_size, limit_bytes
         self.taken, self.waited_seconds = 0, 0.0
         self._container = Container(url, run, patience_seconds=patience_seconds)
@@ -134,6 +135,13 @@ class RedisFeed:
         """How full the container is and how fast it fills."""
         status = self._container.status()
         return status.summary() if status else FeedStatus(0, 0, self.limit_bytes, 0, 0.0)
+
+    def finish(self) -> None:
+        """The run has ended, perhaps early: on `close`, producers go home."""
+        with self._changed:
+            self._next = self.total
+            self._batches.clear()
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Let go of the run. When the last batch was taken and nothing failed, producers go home."""
@@ -227,7 +235,8 @@ class RedisFeed:
         elif not self._is_lonely:
             self._is_lonely = True
             logger.warning(
-                "The trainer waits, and no producer is alive. Start one: myna feed --redis %s --run %s --db CATALOG",
+                "The trainer waits, and no producer is alive. Start one: myna feed --redis %s --run %s %s",
                 self.place,
                 self.run,
+                self._source,
             )

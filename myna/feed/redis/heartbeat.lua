@@ -8,5 +8,16 @@ for _, producer in ipairs(redis.call('ZRANGEBYSCORE', name('alive'), '-inf', now
   redis.call('ZREM', name('alive'), producer)
   redis.call('HDEL', name('producers'), producer)
 end
+
+-- A server that evicts keys may have taken the charges: they are made up from what is there.
+if redis.call('HLEN', name('reserved')) < redis.call('ZCARD', name('ready')) then
+  for _, number in ipairs(redis.call('ZRANGE', name('ready'), 0, -1)) do
+    redis.call('HSETNX', name('reserved'), number, stored_cost(redis.call('STRLEN', payload(number))))
+  end
+  keep('reserved')
+end
+local charged = 0
+for _, bytes in ipairs(redis.call('HVALS', name('reserved'))) do charged = charged + bytes end
+set('used', charged)
 measure()
 return {'ok'}

@@ -3,6 +3,8 @@
 if is_fenced(ARGV[2]) then return {'fenced'} end
 if not load_state() then return {'gone'} end
 local number = tonumber(ARGV[3])
+-- Published anew while this rank looked elsewhere: it has yet to say where it stands, which may be before the start.
+if redis.call('HEXISTS', name('state'), 'need:' .. number % state.world) == 0 then return {'gone'} end
 if is_ready(number) then
   if redis.call('EXISTS', payload(number)) == 1 then return {'there'} end
   drop(number) -- a server that evicts keys has taken it

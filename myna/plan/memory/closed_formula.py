@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from myna.plan.memory.model import MemoryModel
-    from myna.plan.request import MemoryRequest, ModelSpec
+    from myna.plan.request import LoraSpec, MemoryRequest, ModelSpec
 
 # Floats that a layer saves at each position, in units of its width and of its inner width: counted from traces.
 WIDTHS_SAVED = {"transformer": 11.0, "conformer": 26.0}
@@ -98,11 +98,17 @@ def _trainable(spec: ModelSpec, sizes: Anatomy) -> int:
     """At most: of what is frozen by name, only adapters are looked at."""
     if spec.lora is None:
         return sizes.parameters
-    return sum(
-        stack.layers * (1 if stack.memory is None else 2) * len(spec.lora.targets) * spec.lora.rank
-        * (stack.width + max(stack.width, stack.inner))
+    adapters = sum(
+        stack.layers * (1 if stack.memory is None else 2) * _adapted_kinds(spec.lora) * spec.lora.rank
+        * (stack.width + max(3 * stack.width, stack.inner))
         for stack in sizes.stacks
     )  # fmt: skip
+    return adapters + len(spec.lora.saved) * sizes.other_parameters
+
+
+def _adapted_kinds(lora: LoraSpec) -> int:
+    """Adapted layers within a layer of a stack, where each is named: at most one of each name."""
+    return len({target.rpartition(".")[2] for target in lora.targets})
 
 
 def _weight_bytes(spec: ModelSpec, sizes: Anatomy) -> float:
@@ -117,7 +123,7 @@ def _layer_floats(stack: Stack, request: MemoryRequest) -> Polynomial:
     settings, kind = request.settings, "conformer" if stack.convolves else "transformer"
     widths = WIDTHS_SAVED[kind] + (WIDTHS_SAVED_ACROSS if stack.memory is not None else 0.0)
     if request.model.lora is not None:
-        widths += len(request.model.lora.targets)  # each adapter drops out a copy of its input
+        widths += _adapted_kinds(request.model.lora)  # each adapter drops out a copy of its input
     floats = (widths * stack.width + INNERS_SAVED[kind] * stack.inner) * stack.positions
     fused = settings.device == "cuda" and settings.attention in ("flash", "efficient")
     maps = MASK_MAPS if fused else MAPS_SAVED * stack.heads

@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from myna.models.adapters import unquantized
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from transformers import PreTrainedModel
 
 WEIGHTS_PER_SCALE = 64  # of the 4-bit format; scales are quantized to a byte themselves (double quantization)
 ELEMENTS_PER_SCALE = 256  # of the 8-bit moments; scales are fp32
 MIN_8BIT_ELEMENTS = 4096  # smaller parameters keep fp32 moments
-# Output heads stay as they are in transformers, and so does the projection after wav2vec 2.0's front end.
-UNQUANTIZED = ("lm_head", "proj_out", "head", "projection")
 
 
-def quantize(model: nn.Module) -> None:
-    """Hold the weights of the linear layers in 4 bits, but for the heads."""
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) is nn.Linear and name not in UNQUANTIZED:
-                setattr(module, name, NF4Linear(child))
+def quantize(model: PreTrainedModel) -> None:
+    """Hold the weights of the linear layers in 4 bits, but for those that training leaves whole."""
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.Linear and not name.endswith(unquantized(model.config.model_type)):
+            model.set_submodule(name, NF4Linear(module))
 
 
 class _Dequantized(torch.autograd.Function):

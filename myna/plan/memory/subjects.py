@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers.optimization import Adafactor  # here, since importing it makes tensors: not under a ledger
 
 from myna.errors import ModelError
+from myna.models.parts import freeze_part
 from myna.plan.memory.stand_ins import Adam8bit, quantize
-from myna.plan.profiles.model_spec import freeze
 from myna.plan.request import LoraSpec, MemoryRequest, ModelSpec, StepSettings
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def build_model(spec: ModelSpec, settings: StepSettings, *, real: bool = False) 
     model = _find(spec.model_class)._from_config(config, dtype=torch.float32, **attention)
     model.config.use_cache = False
     for name in spec.frozen:
-        freeze(model, name)
+        freeze_part(model, name)
     if settings.front_end_by_clip:
         from myna.models.front_end import run_front_end_by_clip
 
@@ -88,7 +88,9 @@ def _drop_no_layer(config: PreTrainedConfig) -> None:
 def _with_adapters(model: PreTrainedModel, lora: LoraSpec) -> PreTrainedModel:
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=lora.rank, target_modules=list(lora.targets), lora_dropout=lora.dropout)
+    config = LoraConfig(
+        r=lora.rank, target_modules=list(lora.targets), lora_dropout=lora.dropout, modules_to_save=list(lora.saved)
+    )
     adapted: PreTrainedModel = get_peft_model(model, config)
     return adapted
 

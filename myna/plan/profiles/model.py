@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from myna.errors import ModelError
+from myna.models.adapters import adapter_targets, saved_modules, unquantized, without_adapters
+from myna.models.parts import freeze_part, frozen_names
 from myna.plan.profiles.known_models import ALIASES, KNOWN_MODELS
-from myna.plan.profiles.model_spec import freeze, matches_target, rebuild_problem, spec_of, unwrapped, without_adapters
+from myna.plan.profiles.model_spec import matches_target, rebuild_problem, spec_of, unwrapped
+from myna.plan.request import LoraSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
     from myna.config import Config
-    from myna.plan.request import LoraSpec, ModelSpec
+    from myna.plan.request import ModelSpec
 
 FP32_BYTES = 4
 ADAMW_STATE_BYTES = 8  # two moments in fp32
@@ -114,12 +117,8 @@ class ModelProfile:
             config.vocab_size = vocab_size
         model = _on_meta(model_class, config)
         for part in _custom_frozen(model) if frozen is None else frozen:
-            freeze(model, part)
-        profile = cls.of(model, Path(name).name)
-        if quantized:
-            held = _quantized_bytes(model)
-            profile = replace(profile, spec=replace(profile.spec, quantized=True), parameter_bytes=held)
-        return _with_lora(profile, model, lora) if lora else profile
+            freeze_part(model, part)
+        return _with_adapters(cls.of(model, Path(name).name), model, lora, quantized)
 
     @classmethod
     def from_config(cls, config: Config, vocab_size: int = 64) -> ModelProfile:
@@ -135,9 +134,20 @@ class ModelProfile:
         from myna.models.build import ctc_model_of
 
         settings = config.model
-        if settings.pretrained:
-            return cls.from_folder(settings.pretrained, frozen=_frozen_by(config))
-        return cls.of(_on_meta(*ctc_model_of(config, vocab_size)), settings.family)
+        if not settings.pretrained:
+            return cls.of(_on_meta(*ctc_model_of(config, vocab_size)), settings.family)
+        model_config, model_class = _find(settings.pretrained)
+        model = _on_meta(model_class, model_config)
+        frozen = frozen_names(model, encoder=settings.freeze_encoder, layers=settings.freeze_layers)
+        for part in [*frozen, *(_custom_frozen(model) if settings.freeze_front_end else ())]:
+            freeze_part(model, part)
+        profile, adapter = cls.of(model, Path(settings.pretrained).name), config.adapter
+        if adapter.kind == "none":
+            return profile
+        targets = tuple(adapter_targets(model, adapter.target_modules, frozen))
+        saved = tuple(saved_modules(model, adapter.modules_to_save))
+        lora = LoraSpec(adapter.rank, targets, adapter.dropout, saved)
+        return _with_adapters(profile, model, lora, adapter.kind == "qlora")
 
     @property
     def state_bytes(self) -> int:
@@ -156,7 +166,7 @@ def _find(name: str) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
     known = Path(name).name.lower()
     known = ALIASES.get(known, known)
     if Path(name).is_dir():
-        from myna.models.build import find_model
+        from myna.models.folders import find_model
 
         return _read(str(find_model(name)))
     if known in KNOWN_MODELS:
@@ -211,19 +221,17 @@ def _custom_frozen(model: nn.Module) -> list[str]:
     ]
 
 
-def _frozen_by(config: Config) -> tuple[str, ...] | None:
-    """The frozen parts of a pretrained model; None is the family's custom."""
-    settings = config.model
-    if settings.family == "whisper":
-        below = [f"layers.{index}" for index in range(settings.freeze_layers)]
-        parts = ["conv1", "conv2", *below] if below else []
-        return ("model.encoder",) if settings.freeze_encoder else tuple(f"model.encoder.{part}" for part in parts)
-    return None if settings.freeze_front_end else ()
-
-
-def _with_lora(profile: ModelProfile, model: nn.Module, lora: LoraSpec) -> ModelProfile:
-    """Each adapted layer gets two matrices, (rank, inputs) and (outputs, rank); nothing else is trained."""
+def _with_adapters(
+    profile: ModelProfile, model: PreTrainedModel, lora: LoraSpec | None, quantized: bool
+) -> ModelProfile:
+    """Each adapted layer gets two matrices, (rank, inputs) and (outputs, rank); modules trained whole are copied."""
     from torch import nn
+
+    if quantized:
+        held = _quantized_bytes(model)
+        profile = replace(profile, spec=replace(profile.spec, quantized=True), parameter_bytes=held)
+    if lora is None:
+        return profile
 
     adapted = [
         module
@@ -236,6 +244,11 @@ def _with_lora(profile: ModelProfile, model: nn.Module, lora: LoraSpec) -> Model
             "Name such layers, for instance q_proj and v_proj.",
         )
     adapters = lora.rank * sum(layer.in_features + layer.out_features for layer in adapted)
+    adapters += sum(
+        _count(module.parameters())
+        for name, module in model.named_modules()
+        if any(matches_target(name, saved) for saved in lora.saved)
+    )
     return replace(
         profile,
         parameters=profile.parameters + adapters,
@@ -243,18 +256,19 @@ def _with_lora(profile: ModelProfile, model: nn.Module, lora: LoraSpec) -> Model
         parameter_bytes=profile.parameter_bytes + FP32_BYTES * adapters,
         gradient_bytes=FP32_BYTES * adapters,
         optimizer_bytes=ADAMW_STATE_BYTES * adapters,
-        spec=replace(profile.spec, lora=lora, frozen=()),
+        spec=replace(profile.spec, lora=lora, frozen=tuple(_custom_frozen(model))),
     )
 
 
-def _quantized_bytes(model: nn.Module) -> int:
+def _quantized_bytes(model: PreTrainedModel) -> int:
     """Parameters with linear layers in 4 bits; the head, as transformers leaves it, and everything else in fp32."""
     from torch import nn
 
+    whole = unquantized(model.config.model_type)
     linear = sum(
         module.weight.numel()
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] not in ("lm_head", "proj_out", "head")
+        if isinstance(module, nn.Linear) and not name.endswith(whole)
     )
     return int(FP32_BYTES * (_count(model.parameters()) - linear) + NF4_BYTES * linear)
 

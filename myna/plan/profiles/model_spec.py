@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from myna.errors import ModelError
+from myna.models.adapters import is_adapted, without_adapters
 from myna.plan.request import LoraSpec, ModelSpec
 
 if TYPE_CHECKING:
@@ -28,11 +29,6 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return inner  # type: ignore[no-any-return]
 
 
-def without_adapters(model: nn.Module) -> Any:
-    """The model inside peft's wrapper, adapters still in its layers."""
-    return model.get_base_model() if _is_peft(model) else model  # type: ignore[operator]
-
-
 def spec_of(model: nn.Module, name: str = "") -> ModelSpec:
     """The spec of a model, perhaps wrapped by peft; what is frozen in it stays frozen.
 
@@ -45,13 +41,13 @@ def spec_of(model: nn.Module, name: str = "") -> ModelSpec:
             f"expected a model of transformers, with a configuration; received a {type(base).__name__}",
             "Make its class a PreTrainedModel, or plan by a known name such as whisper-small.",
         )
-    lora = _lora(model, base) if _is_peft(model) else None
+    lora = _lora(model, base) if is_adapted(model) else None
     return ModelSpec(
         model_class=class_path(type(base)),
         config_class=class_path(type(base.config)),
         config=_plain(base.config),
         name=name or getattr(base.config, "_name_or_path", "") or type(base).__name__,
-        frozen=() if lora else tuple(frozen_parts(base)),
+        frozen=tuple(_graphless_parts(base) if lora else frozen_parts(base)),
         lora=lora,
         quantized=bool(getattr(base, "is_loaded_in_4bit", False)),
     )
@@ -91,30 +87,14 @@ def frozen_parts(model: nn.Module, prefix: str = "") -> Iterator[str]:
             yield from frozen_parts(child, f"{prefix}{name}.")
 
 
-def freeze(model: nn.Module, part: str) -> None:
-    """Stop training a module or a parameter.
-
-    Raises:
-        ModelError: the model has no such part.
-    """
-    found = dict(model.named_modules()).get(part) or dict(model.named_parameters()).get(part)
-    if not part or found is None:
-        raise ModelError(
-            f"expected a module or parameter of {type(model).__name__} to freeze; received {part!r}",
-            f"Its largest parts are {', '.join(name for name, _ in model.named_children())}.",
-        )
-    found.requires_grad_(False)
-    if hasattr(found, "_freeze_parameters"):  # a wav2vec 2.0 front end would still ask for gradients of its input
-        found._freeze_parameters()
+def _graphless_parts(model: nn.Module) -> Iterator[str]:
+    """Frozen front ends that do not ask for gradients of their input, as they would unless told to be frozen."""
+    return (name for name, module in model.named_modules() if name and getattr(module, "_requires_grad", True) is False)
 
 
 def matches_target(name: str, target: str) -> bool:
     """Whether LoRA's `target` names this module, as peft understands it."""
     return name == target or name.endswith(f".{target}")
-
-
-def _is_peft(model: Any) -> bool:
-    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 
 def _lora(model: Any, base: nn.Module) -> LoraSpec:
@@ -126,7 +106,8 @@ def _lora(model: Any, base: nn.Module) -> LoraSpec:
     adapted = sorted(name for name, module in base.named_modules() if hasattr(module, "lora_A"))
     short = tuple(sorted({name.rpartition(".")[2] for name in adapted}))
     meant = sorted(name for name, _ in base.named_modules() if any(matches_target(name, target) for target in short))
-    return LoraSpec(config.r, short if meant == adapted else tuple(adapted), config.lora_dropout)
+    saved = tuple(name for name, module in base.named_modules() if hasattr(module, "modules_to_save"))
+    return LoraSpec(config.r, short if meant == adapted else tuple(adapted), config.lora_dropout, saved)
 
 
 def _plain(config: PretrainedConfig) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from tiny_runs import tiny_work
 
 from myna.audio.addresses import address_of, fetch
 from myna.audio.decode import decode
@@ -16,6 +17,9 @@ from myna.data.shards.index import ShardIndex
 from myna.data.shards.verify import verify
 from myna.data.shards.write import write_shards
 from myna.errors import AudioError, DataError
+from myna.feed.payload import to_bytes
+from myna.producer.rebuild import rebuild
+from myna.producer.recordings import DataPath
 from myna.samples import RefusalReason
 
 pytestmark = pytest.mark.slow
@@ -59,6 +63,13 @@ def test_the_same_files_as_on_a_disk(bucket, shards, tone_catalog, tmp_path):
     del on_disk[".lock"]
     assert keys(bucket, "tones/") == on_disk
     assert verify(shards, workers=0).mismatches == ()
+
+
+def test_producers_make_the_trainers_batches_from_a_bucket(shards, tone_catalog):
+    work, spec = tiny_work(tone_catalog)
+    there = rebuild(spec, DataPath(shards=shards))
+    for number in range(0, work.per_epoch, 5):
+        assert to_bytes(there.make(number)) == to_bytes(work.make(number))
 
 
 def test_reading_back(shards, tone_catalog):

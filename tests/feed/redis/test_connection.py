@@ -26,7 +26,7 @@ def protected():
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command to make a certificate")
+        pytest.fail("needs the openssl command to make a certificate")
     folder = tmp_path_factory.mktemp("tls")
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
@@ -103,6 +103,14 @@ def test_a_wrong_password_is_said_and_not_shown(protected, login):
 def test_places_are_named_without_passwords():
     assert place_of("rediss://user:p%40ss@host.example:6380/2?ssl_ca_certs=x") == "rediss://host.example:6380/2"
     assert place_of("unix://user:pass@/run/redis.sock?db=1&password=pass") == "unix:///run/redis.sock"
+    assert place_of("127.0.0.1:6379") == "127.0.0.1:6379"
+
+
+@pytest.mark.parametrize("mark", ["/", "#", "?", "["])
+def test_a_password_that_breaks_the_address_is_not_shown(mark):
+    with pytest.raises(FeedError, match=r"expected an address of Redis; received redis://127.*%2F for /") as caught:
+        connect(f"redis://me:hush{mark}hush@127.0.0.1:1/0")
+    assert "hush" not in str(caught.value)
 
 
 def test_nobody_there():

@@ -101,6 +101,16 @@ def test_the_last_batch_sends_producers_home_unless_the_trainer_failed(redis_ser
     container.close()
 
 
+def test_a_run_that_ends_early_sends_producers_home(redis_server):
+    with feed_of(redis_server, 30) as feed, producing(redis_server.url, payload=payload):
+        feed.take(0)
+        feed.finish()
+    container = producer(redis_server.url)
+    with pytest.raises(RunDoneError):
+        container.claim(0)
+    container.close()
+
+
 def test_a_lost_server_stops_the_trainer_in_words_when_patience_ends(redis_server):
     feed = RedisFeed(redis_server.url, RUN, spec_of(), start=0, limit_bytes=LIMIT_BYTES, patience_seconds=0.5)
     redis_server.kill()

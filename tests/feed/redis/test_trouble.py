@@ -32,6 +32,36 @@ def test_a_server_restarted_empty_loses_nothing(redis_server, caplog):
     assert "is back" in caplog.text
 
 
+def test_a_rank_behind_the_first_gets_its_batches_after_a_restart(redis_server):
+    """Within a step the first rank may be ahead: what it publishes anew begins after what another still needs."""
+    spec = spec_of(60, world_size=2)
+    first, second = (trainer(redis_server.url, spec, start=rank, rank=rank) for rank in range(2))
+    with producing(redis_server.url, 1):
+        take_all(first, range(0, 8, 2))
+        redis_server.restart()
+        first.heartbeat()
+        assert first.status().number == 8
+        take_all(second, range(1, 8, 2))
+    for container in (second, first):
+        container.close()
+
+
+def test_charges_that_a_server_evicted_are_made_up(redis_server):
+    container, maker = trainer(redis_server.url, spec_of()), producer(redis_server.url)
+    for number in range(3):
+        assert maker.put(maker.claim(1), payload_of(number))
+    whole = container.status().used_bytes
+    redis_server.client.delete(f"{PREFIX}reserved")
+    container.release(1)  # what it was charged with is forgotten
+    assert container.status().used_bytes == whole
+    container.heartbeat()
+    assert 0 < container.status().used_bytes < whole
+    container.release(3)
+    assert container.status().used_bytes == 0
+    for each in (container, maker):
+        each.close()
+
+
 def test_a_server_that_is_away_for_a_while_is_waited_for(redis_server):
     container = trainer(redis_server.url, spec_of(40))
     with producing(redis_server.url, 2):

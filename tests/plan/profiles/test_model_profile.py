@@ -9,15 +9,18 @@ import struct
 
 import pytest
 import torch
+from method_cases import TEXTS, method_config, write_base
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC, WhisperConfig, WhisperForConditionalGeneration
 
 from myna.config import load_config
 from myna.errors import ModelError
+from myna.models.build import build_recognizer
 from myna.models.conformer import ConformerConfig, ConformerForCTC
+from myna.plan.memory.subjects import build_model, count_parameters
 from myna.plan.profiles.known_models import ALIASES, KNOWN_MODELS
 from myna.plan.profiles.model import ModelProfile
-from myna.plan.request import LoraSpec, MemoryRequest
+from myna.plan.request import LoraSpec, MemoryRequest, StepSettings
 
 FRONT_END = "wav2vec2.feature_extractor"
 of_peft = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft still asks for it
@@ -289,12 +292,30 @@ def test_a_configuration_with_a_pretrained_model(overrides, frozen):
 
 
 def test_frozen_layers_are_those_that_training_freezes(shared):
-    from myna.models.whisper import WhisperRecognizer
-
     folder = shared / "models" / "whisper-tiny"
-    trained = WhisperRecognizer.from_pretrained(folder, "en", freeze_layers=2)
-    overrides = ["model.family=whisper", f"model.pretrained={folder}", "model.freeze_layers=2"]
-    assert ModelProfile.from_config(load_config([], overrides)).trainable == ModelProfile.of(trained.model).trainable
+    config = load_config([], ["model.family=whisper", f"model.pretrained={folder}", "model.freeze_layers=2"])
+    trained = build_recognizer(config, [])
+    assert ModelProfile.from_config(config).trainable == ModelProfile.of(trained.model).trainable
+
+
+@of_peft
+@pytest.mark.parametrize("kind", ["lora", "qlora"])
+@pytest.mark.parametrize("family", ["wav2vec2", "conformer"])
+def test_adapters_of_a_configuration_are_those_of_its_run(tmp_path, family, kind):
+    """As predicted before the model is loaded, and as it is in the run."""
+    base = write_base(tmp_path / family, family, tmp_path)
+    config = method_config(base, family, kind, "model.freeze_layers=1", "adapter.target_modules=all")
+    planned = ModelProfile.from_config(config)
+    real = ModelProfile.of(build_recognizer(config, TEXTS).model)
+    if family == "conformer":  # the other's head loses the rows of tokens that no text has
+        assert (planned.parameters, planned.trainable) == (real.parameters, real.trainable)
+        assert planned.parameter_bytes == real.parameter_bytes
+    assert set(planned.spec.lora.targets) == set(real.spec.lora.targets)
+    assert planned.spec.lora.saved == real.spec.lora.saved
+    assert planned.spec.quantized is real.spec.quantized is (kind == "qlora")
+    assert planned.spec.frozen == real.spec.frozen
+    with torch.device("meta"):
+        assert count_parameters(build_model(real.spec, StepSettings(device="cpu"))) == (real.parameters, real.trainable)
 
 
 def test_a_spec_survives_the_journey_to_another_process():

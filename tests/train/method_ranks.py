@@ -1,0 +1,56 @@
+"""Compares the gradient of two ranks with that of one, for every family and method, checkpointed or not.
+
+Usage: torchrun --nproc-per-node=2 method_ranks.py BASES; a line is printed for each case that agrees.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from method_cases import FAMILIES, METHODS, build_method, gradient_of, speech_batch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from myna.models.recognizer import Recognizer
+from myna.samples import Batch
+
+
+def rows_of(batch: Batch, rows: slice) -> Batch:
+    names = ("utterance_ids", "features", "feature_lengths", "labels", "label_lengths", "weights")
+    return replace(batch, **{name: getattr(batch, name)[rows] for name in names})
+
+
+def check(recognizer: Recognizer, case: str) -> None:
+    rank, ranks = distributed.get_rank(), distributed.get_world_size()
+    batch = speech_batch(recognizer)
+    whole = {name: value.clone() for name, value in gradient_of(recognizer, batch).items()}
+    recognizer.model.zero_grad()
+    wrapped = DistributedDataParallel(recognizer.model, find_unused_parameters=False)
+    share = rows_of(batch, slice(rank * 2, rank * 2 + 2))
+    (recognizer.losses(wrapped, share).sum() * ranks / recognizer.items(batch).sum()).backward()
+    for name, parameter in recognizer.model.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, whole[name], rtol=1e-4, atol=1e-5, msg=f"{case}: {name}")
+    if rank == 0:
+        print(case, flush=True)
+
+
+def main(bases: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo")
+    for family in FAMILIES:
+        for method in METHODS:
+            for checkpointing in (False, True):
+                recognizer = build_method(bases / family, family, method, "model.mask_time_prob=0")
+                if checkpointing:
+                    recognizer.model.gradient_checkpointing_enable({"use_reentrant": False})
+                check(recognizer, f"{family} {method} {'checkpointed' if checkpointing else 'plain'}")
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
