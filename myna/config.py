@@ -177,6 +177,7 @@ class TrainingConfig(Section):
     metric_for_best_model: Literal["wer", "cer", "loss"] = "wer"
     early_stopping_patience: int = Field(default=0, ge=0)  # evaluations without a gain; 0 never stops early
     safety_margin: float = Field(default=0.85, gt=0, le=1)  # ours: share of the memory that may be planned with
+    max_retries: int = Field(default=5, ge=0, le=20)  # ours: how often the same clips may run out of memory
     report_to: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
 
 
