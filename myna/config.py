@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from myna.audio.augment.chain import AnyTransform
 from myna.conflicts import conflicts
 from myna.data.prepare import PrepareSettings
 from myna.errors import ConfigError
+from myna.sections import AdapterConfig, Auto, DistillationConfig, Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 MAX_CONFIG_BYTES = 1_000_000
-Auto = Literal["auto"]  # the planner's choice
 Count = Annotated[int, Field(ge=1)]
 Family = Literal["conformer", "transformer", "whisper", "wav2vec2"]
 
@@ -39,12 +39,6 @@ _YamlLoader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _YamlLoader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are mistakes, values do not change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ColumnNames(Section):
@@ -108,27 +102,14 @@ class ModelConfig(Section):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     chunk_frames: int = Field(default=0, ge=0)  # encoder frames an attention chunk sees; 0 is full context
     left_chunks: int = Field(default=-1, ge=-1)  # earlier chunks it may look back on; -1 is all
+    keep_encoder_layers: int = Field(default=0, ge=0)  # of a pretrained model: so many, evenly spaced; 0 is all
+    keep_decoder_layers: int = Field(default=0, ge=0)  # whisper: likewise
     freeze_encoder: bool = False  # of a pretrained model: only its decoder or its head learns
     freeze_layers: int = Field(default=0, ge=0)  # of a pretrained model: lowest encoder layers kept as they are
     freeze_front_end: bool = True  # wav2vec2: its convolutions
     front_end_by_clip: bool | Auto = "auto"  # wav2vec2: run them one clip at a time, which takes far less memory
     mask_time_prob: float = Field(default=0.05, ge=0, lt=1)  # wav2vec2: share of encoder frames masked in training
     language: str = ""  # whisper: language of prompts and decoding; "" takes each utterance's own
-
-
-class AdapterConfig(Section):
-    """Low-rank adapters to train in place of a pretrained model's weights."""
-
-    kind: Literal["none", "lora", "qlora"] = "none"  # qlora holds the weights in 4 bits (nf4)
-    rank: int = Field(default=16, ge=1, le=1024)
-    alpha: float = Field(default=32, gt=0)  # adapters count alpha / rank times
-    rank_stabilized: bool = False  # alpha / sqrt(rank) times instead
-    dropout: float = Field(default=0.05, ge=0, lt=1)
-    # Linear layers, by the ends of their names; `auto`: the attention's; `all`: those and the feed-forward layers
-    target_modules: Literal["auto", "all"] | list[str] = "auto"
-    modules_to_save: list[str] = Field(default_factory=list)  # trained whole and saved besides, as a CTC head always is
-    double_quantization: bool = True  # qlora: the scales of the 4-bit blocks are quantized as well
-    compute_dtype: Literal["fp32", "bf16", "fp16"] | Auto = "auto"  # qlora: of its products; `auto`: training's
 
 
 class LearningRates(Section):
@@ -213,6 +194,7 @@ class Config(Section):
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig = AdapterConfig()
+    distillation: DistillationConfig = DistillationConfig()
     feed: FeedConfig = FeedConfig()
     training: TrainingConfig = TrainingConfig()
     decode: DecodeConfig = DecodeConfig()

@@ -22,6 +22,10 @@ def conflicts(config: Config) -> list[str]:
         found.append("model.pretrained: expected a folder or hub name, such as openai/whisper-tiny; received nothing")
     if (model.freeze_encoder or model.freeze_layers) and not model.pretrained:
         found.append("model.freeze_encoder and model.freeze_layers keep what was learned before: set model.pretrained")
+    if config.distillation.teacher == "self" and not model.pretrained:
+        found.append(
+            "distillation.teacher=self is model.pretrained as it was: set model.pretrained, or another teacher"
+        )
     if model.front_end_by_clip is True and not (model.family == "wav2vec2" and model.freeze_front_end):
         found.append("model.front_end_by_clip needs model.family=wav2vec2 and model.freeze_front_end=true")
     log_mel_only = {"whisper": ("warp", "equalize"), "wav2vec2": ("warp", "equalize", "spec_augment")}
@@ -55,6 +59,8 @@ def conflicts(config: Config) -> list[str]:
         found.append("training.eval_on_start needs training.eval_strategy epoch or steps; received no")
     if training.early_stopping_patience and training.eval_strategy == "no":
         found.append("training.early_stopping_patience needs training.eval_strategy epoch or steps; received no")
+    if model.keep_encoder_layers or model.keep_decoder_layers:
+        found += _layer_conflicts(config)
     return found + _rate_conflicts(config) + (_adapter_conflicts(config) if config.adapter.kind != "none" else [])
 
 
@@ -81,4 +87,23 @@ def _adapter_conflicts(config: Config) -> list[str]:
         found.append(f"{kind} with model.freeze_encoder leaves no layer to adapt in family {model.family}")
     if config.training.torch_compile:
         found.append(f"{kind} with training.torch_compile: each validation merges the adapters, and compiles anew")
+    return found
+
+
+def _layer_conflicts(config: Config) -> list[str]:
+    found = []
+    if not config.model.pretrained:
+        found.append(
+            "model.keep_encoder_layers and model.keep_decoder_layers choose from a model: set model.pretrained"
+        )
+    if config.model.keep_decoder_layers and config.model.family != "whisper":
+        found.append(
+            f"model.keep_decoder_layers: expected 0 for family {config.model.family}, which has no decoder; "
+            f"received {config.model.keep_decoder_layers}"
+        )
+    if config.adapter.kind != "none":
+        found.append(
+            "model.keep_encoder_layers and model.keep_decoder_layers do not go with adapter.kind="
+            f"{config.adapter.kind}: adapters are saved without their base, which must be a whole model"
+        )
     return found

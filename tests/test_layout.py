@@ -19,7 +19,7 @@ LAYERS = [
     {"metrics", "intervals"},
     {"audio"},
     {"data"},
-    {"conflicts"},
+    {"sections", "conflicts"},
     {"config"},
     {"feed"},
     {"models"},

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
-    from myna.config import AdapterConfig
+    from myna.sections import AdapterConfig
 
 WEIGHTS_FILE, SETTINGS_FILE = "adapter_model.safetensors", "adapter_config.json"  # as peft names them
 NAME = "default"  # of the one adapter, as peft names it

@@ -15,7 +15,7 @@ from myna.models.ctc import CTCProcessor, CTCRecognizer
 from myna.models.ctc_decode import WORD_BOUNDARY
 from myna.models.folders import CONFIG_FILE, base_identity, find_base, find_model, is_adapter, refuse_adapter
 from myna.models.metadata import read_json, read_metadata
-from myna.models.parts import freeze_part, frozen_names
+from myna.models.parts import freeze_part, frozen_names, keep_layers
 from myna.models.tokenizer import TextTokenizer
 from myna.models.transformer import TransformerConfig, TransformerForCTC
 from myna.models.wav2vec2 import MODEL_TYPES, Wav2Vec2Recognizer
@@ -94,6 +94,7 @@ def build_recognizer(config: Config, train_texts: Sequence[str]) -> AnyRecognize
         return CTCRecognizer(processor, model_class(model_config), metadata)
     folder = find_model(config.model.pretrained)
     recognizer = _pretrained_recognizer(config, processor, folder, metadata)
+    keep_layers(recognizer.model, encoder=config.model.keep_encoder_layers, decoder=config.model.keep_decoder_layers)
     frozen = frozen_names(recognizer.model, encoder=config.model.freeze_encoder, layers=config.model.freeze_layers)
     if config.adapter.kind == "none":
         for name in frozen:

@@ -15,9 +15,9 @@ from myna.data.checks import ctc_frames_needed
 from myna.errors import ModelError
 from myna.files import write_atomically
 from myna.models import ctc_decode
-from myna.models.ctc_model import CTCModel
+from myna.models.ctc_model import CTCModel, ctc_losses
 from myna.models.recognizer import DecodeOptions, Recognizer, decoding
-from myna.models.subsampling import SUBSAMPLING_FACTOR, subsampled_length
+from myna.models.subsampling import SUBSAMPLING_FACTOR, frame_mask, subsampled_length
 from myna.models.tokenizer import TextTokenizer
 from myna.samples import AudioClip, Batch, RefusalReason, Transcript, Utterance
 
@@ -115,11 +115,18 @@ class CTCRecognizer(Recognizer):
         self.model = model
         self.metadata = dict(metadata or {})
 
-    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Logits (B, T', V) of each encoder frame."""
+        logits: Tensor = model(batch.features, batch.feature_lengths).logits
+        return logits
+
+    def losses_of(self, logits: Tensor, batch: Batch) -> Tensor:
         """CTC negative log-likelihoods (B,)."""
-        output = model(batch.features, batch.feature_lengths, batch.labels, batch.label_lengths)
-        losses: Tensor = output.losses
-        return losses
+        return ctc_losses(logits, subsampled_length(batch.feature_lengths), batch.labels, batch.label_lengths)
+
+    def scored(self, batch: Batch) -> Tensor:
+        """Each clip's own frames, (B, T')."""
+        return frame_mask(subsampled_length(batch.feature_lengths), subsampled_length(batch.features.shape[1]))
 
     def items(self, batch: Batch) -> Tensor:
         """Ones (B,): the mean is over clips."""

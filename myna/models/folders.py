@@ -14,6 +14,7 @@ HUB_FILES = ("*.json", "*.safetensors", "*.txt")
 CONFIG_FILE = "config.json"
 ADAPTER_CONFIG_FILE = "adapter_config.json"  # as peft names it
 BASE_KEY, DIGEST_KEY = "base_model", "base_digest"  # of an adapter's metadata
+TEACHER_KEY, TEACHER_DIGEST_KEY = "teacher", "teacher_digest"  # of a distilled student's
 DIGEST_CHARACTERS = 32  # of the SHA-256, in hexadecimal
 
 
@@ -59,9 +60,15 @@ def base_identity(model: str, folder: Path) -> dict[str, str]:
     return {BASE_KEY: name, DIGEST_KEY: weights_digest(folder)}
 
 
+def teacher_identity(model: str, folder: Path) -> dict[str, str]:
+    """The same of a student's teacher."""
+    base = base_identity(model, folder)
+    return {TEACHER_KEY: base[BASE_KEY], TEACHER_DIGEST_KEY: base[DIGEST_KEY]}
+
+
 def weights_digest(folder: Path) -> str:
-    """Of a model's configuration and weights, by content: training state and tokenizer play no part."""
-    files = [folder / CONFIG_FILE, *sorted(folder.glob("model*.safetensors"))]
+    """Of a model's configuration and weights, or adapters, by content: training state and tokenizer play no part."""
+    files = [folder / CONFIG_FILE, *sorted(folder.glob("*model*.safetensors"))]
     whole = hashlib.sha256()
     for path in files:
         if path.is_file():
@@ -101,22 +108,27 @@ def find_base(adapter: Path) -> Path:
     return folder
 
 
-def refuse_other_base(checkpoint: Path, metadata: dict[str, str]) -> None:
-    """See that an adapter goes on with the base it began with.
+def refuse_other_origin(checkpoint: Path, metadata: dict[str, str]) -> None:
+    """See that an adapter goes on with the base it began with, and a student with its teacher.
 
     Args:
         checkpoint: to resume from.
         metadata: of the recogniser that was built.
 
     Raises:
-        ModelError: they have different bases.
+        ModelError: they have different bases or teachers.
     """
-    began, now = read_metadata(checkpoint).get(DIGEST_KEY, ""), metadata.get(DIGEST_KEY, "")
-    if began != now:
-        raise ModelError(
-            f"{checkpoint}: expected the base model with digest {began or 'none'}; received {now or 'none'}",
-            "Resume with the model.pretrained and adapter.kind that the run was started with.",
-        )
+    stored = read_metadata(checkpoint)
+    for key, what, settings in (
+        (DIGEST_KEY, "base model", "model.pretrained and adapter.kind"),
+        (TEACHER_DIGEST_KEY, "teacher", "distillation.teacher, unchanged since,"),
+    ):
+        began, now = stored.get(key, ""), metadata.get(key, "")
+        if began != now:
+            raise ModelError(
+                f"{checkpoint}: expected the {what} with digest {began or 'none'}; received {now or 'none'}",
+                f"Resume with the {settings} that the run was started with.",
+            )
 
 
 def refuse_adapter(folder: Path) -> None:

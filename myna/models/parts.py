@@ -78,6 +78,47 @@ def frozen_names(model: PreTrainedModel, *, encoder: bool = False, layers: int =
     return [*parts.before_layers, *(f"{parts.layers}.{index}" for index in range(layers))] if layers else []
 
 
+def keep_layers(model: PreTrainedModel, *, encoder: int = 0, decoder: int = 0) -> None:
+    """Leave out all but some layers, which are spaced evenly and include the first and the last (Gandhi et al. 2023).
+
+    Args:
+        model: without adapters; its configuration changes with it.
+        encoder: layers of the encoder to keep; 0 keeps all.
+        decoder: of Whisper's decoder, likewise.
+
+    Raises:
+        ModelError: it has fewer layers.
+    """
+    if encoder:
+        kept = _keep(model, parts_of(model).layers, encoder, "encoder")
+        for name in ("encoder_layers", "num_encoder_layers", "num_hidden_layers"):  # Whisper's, ours, the others'
+            if hasattr(model.config, name):
+                setattr(model.config, name, len(kept))
+    if decoder:
+        kept = _keep(model, "model.decoder.layers", decoder, "decoder")
+        model.config.decoder_layers = len(kept)
+        heads = getattr(model.generation_config, "alignment_heads", None) or []
+        moved = [[kept.index(layer), head] for layer, head in heads if layer in kept]
+        model.generation_config.alignment_heads = moved or None
+
+
+def _keep(model: PreTrainedModel, name: str, count: int, part: str) -> list[int]:
+    """Shorten a stack of layers; which of them are left."""
+    stack: nn.ModuleList = model.get_submodule(name)
+    if count > len(stack):
+        raise ModelError(
+            f"expected model.keep_{part}_layers of at most {len(stack)}, the {part}'s layers; received {count}"
+        )
+    kept = [index * (len(stack) - 1) // max(1, count - 1) for index in range(count)]
+    for position, index in enumerate(kept):
+        stack[position] = stack[index]  # never earlier than its own place
+        for module in stack[position].modules():
+            if "layer_idx" in vars(module):  # its place in the cache of keys and values
+                vars(module)["layer_idx"] = position
+    del stack[count:]
+    return kept
+
+
 def freeze_part(model: nn.Module, name: str) -> None:
     """Stop training a module or a parameter; no graph is built through the lowest of them.
 

@@ -43,8 +43,23 @@ class Recognizer(ABC):
     metadata: dict[str, str]
 
     @abstractmethod
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Scores of all tokens (B, T, V), at each frame (CTC) or before each label (seq2seq).
+
+        `model` is ours, perhaps wrapped for DDP.
+        """
+
+    @abstractmethod
+    def losses_of(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Losses (B,) float32 of what `logits` gave, summed over each row's labels."""
+
+    @abstractmethod
+    def scored(self, batch: Batch) -> Tensor:
+        """Positions of the logits that belong to the speech, (B, T) bool: neither padding nor a prompt."""
+
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Losses (B,) float32, summed over each row's labels; `model` is ours, perhaps wrapped for DDP."""
+        """`losses_of` a forward pass."""
+        return self.losses_of(self.logits(model, batch), batch)
 
     @abstractmethod
     def items(self, batch: Batch) -> Tensor:

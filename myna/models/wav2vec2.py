@@ -118,12 +118,19 @@ class Wav2Vec2Recognizer(Recognizer):
         _set_up_training(model, freeze_front_end, front_end_by_clip)
         return cls(processor, model, metadata)
 
-    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Logits (B, T, V) of each encoder frame; in training some of the frames are masked."""
+        masks = self._time_masks(batch) if self.model.training else {}
+        logits: Tensor = model(**self._inputs(batch), **masks).logits
+        return logits
+
+    def losses_of(self, logits: Tensor, batch: Batch) -> Tensor:
         """CTC negative log-likelihoods (B,) in float32, over each clip's own frames."""
-        frames = self.processor.num_frames(batch.feature_lengths)  # (B,)
-        masks = self._time_masks(batch, frames) if self.model.training else {}
-        logits = model(**self._inputs(batch), **masks).logits  # (B, T, V)
-        return ctc_losses(logits, frames, batch.labels, batch.label_lengths)
+        return ctc_losses(logits, self._frames(batch), batch.labels, batch.label_lengths)
+
+    def scored(self, batch: Batch) -> Tensor:
+        """Each clip's own frames, (B, T)."""
+        return frame_mask(self._frames(batch), self.processor.num_frames(batch.features.shape[1]))
 
     def items(self, batch: Batch) -> Tensor:
         """Ones (B,): the mean is over clips."""
@@ -135,7 +142,7 @@ class Wav2Vec2Recognizer(Recognizer):
         with decoding(self.model):
             batch = batch.to(self.device)
             log_probs = self.model(**self._inputs(batch)).logits.float().log_softmax(dim=-1).cpu()  # (B, T, V)
-        frames = processor.num_frames(batch.feature_lengths).tolist()
+        frames = self._frames(batch).tolist()
         return [
             ctc_transcript(row[:length], processor.tokenizer, processor.frame_seconds, options, language)
             for row, length in zip(log_probs, frames, strict=True)
@@ -147,14 +154,19 @@ class Wav2Vec2Recognizer(Recognizer):
             inputs["attention_mask"] = frame_mask(batch.feature_lengths, batch.features.shape[1]).long()
         return inputs
 
-    def _time_masks(self, batch: Batch, frames: Tensor) -> dict[str, Tensor]:
+    def _frames(self, batch: Batch) -> Tensor:
+        """Encoder frames of each clip, (B,)."""
+        return self.processor.num_frames(batch.feature_lengths)
+
+    def _time_masks(self, batch: Batch) -> dict[str, Tensor]:
         """Left to itself transformers would draw from numpy's global generator, which is not seeded at each step."""
         config = self.model.config
         if not config.mask_time_prob:
             return {}
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
         num_frames = self.processor.num_frames(batch.features.shape[1])
-        mask = draw_time_mask(frames.tolist(), num_frames, config.mask_time_prob, config.mask_time_length, rng)
+        lengths = self._frames(batch).tolist()
+        mask = draw_time_mask(lengths, num_frames, config.mask_time_prob, config.mask_time_length, rng)
         return {"mask_time_indices": torch.from_numpy(mask).to(batch.features.device)}  # (B, T)
 
 

@@ -66,14 +66,18 @@ class WhisperRecognizer(Recognizer):
         model = load_weights(WhisperForConditionalGeneration, folder, quantization=quantization)
         return cls(processor, model, metadata)
 
-    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Logits (B, U - 1, V) of the token after each label."""
+        inputs = batch.labels[:, :-1].masked_fill(batch.labels[:, :-1] < 0, self.processor.end_id)
+        features = batch.features.transpose(1, 2)  # (B, n_mels, 3000)
+        logits: Tensor = model(input_features=features, decoder_input_ids=inputs, use_cache=False).logits
+        return logits
+
+    def losses_of(self, logits: Tensor, batch: Batch) -> Tensor:
         """Cross entropy (B,) in float32, summed over the text and its end; the prompt is given, not learned.
 
         Decoding always forces the prompt, so scoring it would only dilute the mean.
         """
-        inputs = batch.labels[:, :-1].masked_fill(batch.labels[:, :-1] < 0, self.processor.end_id)
-        features = batch.features.transpose(1, 2)  # (B, n_mels, 3000)
-        logits = model(input_features=features, decoder_input_ids=inputs, use_cache=False).logits  # (B, U - 1, V)
         targets = self._targets(batch)
         # Over the last dimension: with classes in the middle, torch's sum over 50,000 of them is off by 1e-4.
         by_token = F.cross_entropy(
@@ -81,9 +85,13 @@ class WhisperRecognizer(Recognizer):
         )  # (B * (U - 1),)
         return by_token.view_as(targets).sum(dim=1)
 
+    def scored(self, batch: Batch) -> Tensor:
+        """Where the text and its end are to be said, (B, U - 1)."""
+        return self._targets(batch) >= 0
+
     def items(self, batch: Batch) -> Tensor:
         """Scored tokens (B,): the text and its end."""
-        return (self._targets(batch) >= 0).sum(dim=1).to(batch.weights.dtype)
+        return self.scored(batch).sum(dim=1).to(batch.weights.dtype)
 
     def _targets(self, batch: Batch) -> Tensor:
         """What each decoder position must say next, (B, U - 1); LABEL_PADDING where nothing is scored."""

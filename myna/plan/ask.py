@@ -87,7 +87,13 @@ def answer(config: Config, question: Question) -> TrainingPlan | Answers:
         longest = question.longest_seconds or _dataset(config, question).max_seconds
         return Answers("verdicts", verdicts(hardware, model, clips, parts, longest, ask=memory_model_here))
     producer = None if question.hours or question.model else _producer(config)
-    return plan_for(config, hardware, _dataset(config, question), model, producer=producer, ask=memory_model_here)
+    dataset, teacher = _dataset(config, question), _teacher(config)
+    return plan_for(config, hardware, dataset, model, producer=producer, teacher=teacher, ask=memory_model_here)
+
+
+def _teacher(config: Config) -> ModelProfile | None:
+    name = config.distillation.teacher
+    return ModelProfile.from_folder(config.model.pretrained if name == "self" else name) if name else None
 
 
 def _producer(config: Config) -> ProducerRate | None:

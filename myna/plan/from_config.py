@@ -41,6 +41,7 @@ def plan_for(
     model: ModelProfile,
     *,
     producer: ProducerRate | None = None,
+    teacher: ModelProfile | None = None,
     ask: AskMemory = memory_model,
 ) -> TrainingPlan:
     """The plan of the run that a configuration describes, around the values it fixes.
@@ -51,6 +52,7 @@ def plan_for(
         dataset: what it trains on.
         model: what it trains.
         producer: how fast a core prepares its audio, where that was measured.
+        teacher: that it learns from besides.
         ask: gives the memory model of a request.
 
     Raises:
@@ -68,6 +70,7 @@ def plan_for(
         overrides=fixed_values(config),
         given_feed=GivenFeed(feed.num_buckets, None if feed.step_seconds == "auto" else feed.step_seconds),
         producer=producer,
+        teacher=teacher,
         ask=partial(stretched, ask, augmented(config)),
     )
 
@@ -78,13 +81,14 @@ def plan_at_once(
     dataset: DatasetProfile,
     model: ModelProfile,
     producer: ProducerRate | None = None,
+    teacher: ModelProfile | None = None,
 ) -> TrainingPlan | None:
     """The plan by a formula that never says too little, where by it everything fits as asked for; else None.
 
     Small models on a processor have memory to spare: to trace their step would cost seconds and change nothing.
     """
     try:
-        plan = plan_for(config, hardware, dataset, model, producer=producer, ask=closed_formula)
+        plan = plan_for(config, hardware, dataset, model, producer=producer, teacher=teacher, ask=closed_formula)
     except (PlanError, ModelError):
         return None
     is_as_asked = plan.feed.feed_accumulation == 1 and not plan.settings.gradient_checkpointing

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def with_plan(
-    config: Config, recognizer: Recognizer, train_split: Sequence[Utterance]
+    config: Config, recognizer: Recognizer, train_split: Sequence[Utterance], teacher: Recognizer | None = None
 ) -> tuple[Config, TrainingPlan | None]:
     """Plan the run, unless nothing is left open.
 
@@ -38,6 +38,7 @@ def with_plan(
         config: of the run; the values it gives are kept.
         recognizer: what is trained.
         train_split: what it is trained on.
+        teacher: that it learns from besides.
 
     Returns:
         The configuration without `auto`, and the plan; no plan where nothing was open, and on ranks but the first.
@@ -49,12 +50,14 @@ def with_plan(
         return config, None
     plan: TrainingPlan | None = None
     if int(os.environ.get("RANK", "0")) == 0:
-        plan = plan_run(config, recognizer, train_split)
+        plan = plan_run(config, recognizer, train_split, teacher)
         config = filled(config, plan)
     return _as_first_rank(config), plan
 
 
-def plan_run(config: Config, recognizer: Recognizer, train_split: Sequence[Utterance]) -> TrainingPlan:
+def plan_run(
+    config: Config, recognizer: Recognizer, train_split: Sequence[Utterance], teacher: Recognizer | None = None
+) -> TrainingPlan:
     """The plan of a run on this machine.
 
     Raises:
@@ -68,10 +71,11 @@ def plan_run(config: Config, recognizer: Recognizer, train_split: Sequence[Utter
     )
     hardware = _share_of_this_rank(HardwareProfile.detect(config.training.safety_margin))
     model = ModelProfile.of(recognizer.model, name=config.model.pretrained or config.model.family)
+    taught_by = ModelProfile.of(teacher.model, name=config.distillation.teacher) if teacher else None
     augment = Chain(config.augment) if config.augment else None
     producer = measure_producer(train_split, recognizer.processor, augment)
-    at_once = plan_at_once(config, hardware, dataset, model, producer) if hardware.device == "cpu" else None
-    return at_once or plan_for(config, hardware, dataset, model, producer=producer)
+    at_once = plan_at_once(config, hardware, dataset, model, producer, taught_by) if hardware.device == "cpu" else None
+    return at_once or plan_for(config, hardware, dataset, model, producer=producer, teacher=taught_by)
 
 
 def _share_of_this_rank(hardware: HardwareProfile) -> HardwareProfile:

@@ -31,7 +31,7 @@ from myna.files import write_atomically
 from myna.machine import return_freed_memory
 from myna.models.adapters import set_compute_dtype
 from myna.models.build import build_recognizer
-from myna.models.folders import refuse_other_base
+from myna.models.folders import refuse_other_origin
 from myna.models.front_end import run_front_end_by_clip
 from myna.models.memory_limit import MemoryLimit
 from myna.models.recognizer import DecodeOptions
@@ -53,6 +53,7 @@ from myna.train.planned import with_plan
 from myna.train.ranks import gathered, shared_out
 from myna.train.speed_watch import SpeedWatch
 from myna.train.split_watch import SplitWatch
+from myna.train.teacher import Distillation, load_teacher, teacher_note
 from myna.train.trainer import SpeechTrainer
 
 if TYPE_CHECKING:
@@ -134,14 +135,17 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     recognizer = build_recognizer(config, [utterance.text for utterance in train_split])
     recognizer.metadata["dataset_version"] = version
     recognizer.metadata["training_splits"] = " ".join(train_splits(config))
+    teacher = load_teacher(config, recognizer)
     train_split, refused = usable(train_split, recognizer.processor)
     valid_split, refused_valid = usable(valid_split, recognizer.processor)
     refused += refused_valid
     _require_data(config, train_split, valid_split)
     _describe(console, config, recognizer, version, train_split, valid_split, refused)
+    if teacher is not None:
+        console.print(teacher_note(config, teacher))
     for note in Chain(config.augment).check():
         console.print(note)
-    config, plan = with_plan(config, recognizer, train_split)
+    config, plan = with_plan(config, recognizer, train_split, teacher)
     if plan is not None:
         console.print("\n".join([plan.summary, *plan.notes]))
     train_split, too_long = short_enough(train_split, float(config.training.max_duration_seconds))
@@ -155,7 +159,7 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     stop = CleanStop(console)
     checkpoint = str(latest_checkpoint(run_folder)) if resume else None
     if checkpoint:
-        refuse_other_base(Path(checkpoint), recognizer.metadata)
+        refuse_other_origin(Path(checkpoint), recognizer.metadata)
     expected = plan.feed.memory if plan else None
     limit = MemoryLimit()
     watchers = [MemoryMonitor(expected.peak_bytes if expected and expected.traced else None), stop]
@@ -188,7 +192,7 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     with open_feed(
         config, work, args, lambda: feed_spec(config, work, recognizer, version, args), start, console
     ) as feed:
-        trainer = _trainer(config, recognizer, work, feed, valid_split, args, limit, watchers)
+        trainer = _trainer(config, recognizer, teacher, work, feed, valid_split, args, limit, watchers)
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
         figures = trainer.taken.all_along.figures()
         console.print(feed_verdict(config, feed, figures, args), soft_wrap=True)
@@ -277,6 +281,7 @@ def _require_data(config: Config, train_split: list[Utterance], valid_split: lis
 def _trainer(
     config: Config,
     recognizer: Recognizer,
+    teacher: Recognizer | None,
     work: TrainingBatches,
     feed: Feed,
     valid_split: list[Utterance],
@@ -298,6 +303,9 @@ def _trainer(
     callbacks = [*watchers, EpochEnds(work.steps_per_epoch, save_every_epochs)]
     if settings.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping_patience))
+    distillation = (
+        Distillation.of(config, recognizer, teacher, args.device, training_dtype(config)) if teacher else None
+    )
     return SpeechTrainer(
         recognizer,
         feed,
@@ -310,6 +318,7 @@ def _trainer(
         max_retries=settings.max_retries,
         name_of={row.utterance_id: row.audio_path for row in [*work.utterances, *valid_split]}.__getitem__,
         learning_rates=settings.learning_rates.model_dump(exclude_none=True),
+        distillation=distillation,
         callbacks=callbacks,
     )
 
@@ -352,10 +361,15 @@ def training_arguments(config: Config) -> TrainingArguments:
 
 def compute_dtype(config: Config) -> torch.dtype:
     """What the layers of a 4-bit model compute in: as asked for, else what the run computes in."""
-    training = config.training
-    of_run = "bf16" if training.bf16 is True else "fp16" if training.fp16 is True else "fp32"
+    asked = config.adapter.compute_dtype
     names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return names[of_run if config.adapter.compute_dtype == "auto" else config.adapter.compute_dtype]
+    return training_dtype(config) if asked == "auto" else names[asked]
+
+
+def training_dtype(config: Config) -> torch.dtype:
+    """What the run computes in."""
+    training = config.training
+    return torch.bfloat16 if training.bf16 is True else torch.float16 if training.fp16 is True else torch.float32
 
 
 def _describe(

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from myna.feed.protocol import Feed
     from myna.models.recognizer import DecodeOptions, Recognizer
     from myna.samples import Batch, Refusal, Transcript
+    from myna.train.teacher import Distillation
 
 UNLOGGED_LOSS = "unlogged_loss"  # where the trainer's state keeps the loss that no log line holds yet
 MEMORY_LIMITS = "memory_limits"  # likewise what was learned about batches that fit
@@ -58,6 +59,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         max_retries: how often the same rows may run out of memory.
         name_of: an utterance's ID as people know it.
         learning_rates: of parts of the model that learn at another rate than the arguments say.
+        distillation: gives training losses in the place of the recogniser, whose own validation keeps to.
         args: `transformers.TrainingArguments`; accumulation and ranks must match the feed's numbers.
         callbacks: as in `transformers`.
     """
@@ -76,6 +78,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         max_retries: int = DEFAULT_RETRIES,
         name_of: Callable[[str], str] = str,
         learning_rates: Mapping[str, float] | None = None,
+        distillation: Distillation | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self.taken = Taken(feed, per_epoch)
@@ -93,6 +96,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         self.decode_options = decode_options
         self.one_cycle_schedule = one_cycle_schedule
         self.learning_rates = dict(learning_rates or {})
+        self.training_losses = (distillation or recognizer).losses
         self.failures: dict[str, Refusal] = {}  # files that broke during the run, by path
         # Our loss is already a mean over the whole step: without this the Trainer would scale it once more.
         self.model_accepts_loss_kwargs = True
@@ -152,7 +156,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
 
         DDP averages gradients over ranks while the mean is over the whole step, hence the world size.
         """
-        losses = self.recognizer.losses(model, inputs)  # (B,)
+        losses = self.training_losses(model, inputs)  # (B,)
         share: torch.Tensor = (inputs.weights * losses).sum() * self.args.world_size / num_items_in_batch
         return share
 

@@ -59,6 +59,7 @@ def choose(
     overrides: Mapping[str, Any] | None = None,
     given_feed: GivenFeed | None = None,
     producer: ProducerRate | None = None,
+    teacher: ModelProfile | None = None,
     ask: AskMemory = memory_model,
 ) -> TrainingPlan:
     """Plan a run.
@@ -75,6 +76,7 @@ def choose(
             around them.
         given_feed: what is given of Myna's own feed.
         producer: how fast one core prepares audio; without it the cores that are needed are not predicted.
+        teacher: that the model learns from besides; it shares the device.
         ask: gives the memory model of a request.
 
     Raises:
@@ -83,7 +85,7 @@ def choose(
     started = time.monotonic()
     given = read_overrides(overrides or {}, hardware)
     target = given.get("effective_batch_size", target_batch_size)
-    case = _case(limited(hardware, given), dataset, model, given, ask)
+    case = _case(limited(hardware, given), dataset, model, teacher, given, ask)
     step = _step(case)
     batch = plan_batch(case, _settings(case, step), target)
     evaluation, evaluation_clips, conflicts = _evaluation(batch)
@@ -101,6 +103,8 @@ def choose(
     }
     choices |= {key: Choice(given.get(key), as_given(given.get(key), choices[key])) for key in choices if key in given}
     step["front_end_by_clip"] = _by_clip_choice(batch)
+    if teacher is not None:
+        step["teacher"] = _teacher_choice(batch, teacher)
 
     def plan_again(values: Mapping[str, Any]) -> TrainingPlan:
         return choose(
@@ -114,6 +118,7 @@ def choose(
             given_feed=given_feed,
             overrides={**(overrides or {}), **values},
             producer=producer,
+            teacher=teacher,
             ask=ask,
         )
 
@@ -136,11 +141,16 @@ def choose(
 
 
 def _case(
-    hardware: HardwareProfile, dataset: DatasetProfile, model: ModelProfile, given: Overrides, ask: AskMemory
+    hardware: HardwareProfile,
+    dataset: DatasetProfile,
+    model: ModelProfile,
+    teacher: ModelProfile | None,
+    given: Overrides,
+    ask: AskMemory,
 ) -> Case:
     if (longest := given.get("max_audio_duration_seconds")) is not None:
         dataset = cut(dataset, longest)
-    request = MemoryRequest(model.spec)
+    request = MemoryRequest(model.spec, teacher=teacher.spec if teacher else None)
     if dataset.labels_per_second:
         request = replace(request, labels_per_second=round(dataset.labels_per_second, 1))
     return Case(hardware, dataset, model, request, given, ask)
@@ -249,6 +259,17 @@ def _by_clip_choice(batch: BatchPlan) -> Choice:
     if by_clip:
         return Choice(True, "its forward is the peak of a checkpointed step; clip by clip only one clip's is alive")
     return Choice(False, "it would not raise the batch")
+
+
+def _teacher_choice(batch: BatchPlan, teacher: ModelProfile) -> Choice:
+    alone = batch.case.ask(replace(batch.way.model.request, teacher=None))
+    seconds, clips = batch.case.longest_seconds, batch.per_device
+    more = batch.way.model.peak(clips, seconds).bytes - alone.peak(clips, seconds).bytes
+    return Choice(
+        teacher.name,
+        f"its {teacher.parameters / 1e6:.1f} M weights and its forward pass are in every prediction; at the peak of "
+        f"{clips} clips of {seconds:.2f} s they take {gib(more)}",
+    )
 
 
 def _feed(batch: BatchPlan, target: int, given: GivenFeed) -> FeedBudget:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from myna.models.distillation import divergence, hold_in, taught_by
 from myna.plan.memory.ledger import BATCH, GRADIENTS, OPTIMIZER_STATE, PARAMETERS, Ledger, LedgerMode, with_second_step
 from myna.plan.memory.subjects import Inputs, build_model, count_parameters, is_whisper, make_batch, make_optimizer
 
@@ -65,6 +66,9 @@ class Stage:
         with torch.device("cpu" if real else "meta"):
             self.model = build_model(request.model, request.settings, real=real)
             self.teacher = build_model(request.teacher, request.settings, real=real) if request.teacher else None
+        if self.teacher is not None:
+            self.teacher.eval().requires_grad_(False)
+            hold_in(self.teacher, HALF.get(request.settings.precision, torch.float32))
         self.models = [self.model] if self.teacher is None else [self.model, self.teacher]
         self.parameters, self.trainable = count_parameters(self.model)
         self._fake_mode: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
@@ -134,18 +138,15 @@ class Stage:
 
     def loss(self, batch: Inputs) -> Tensor:
         """A micro-batch's loss; with a teacher, the distillation's."""
+        taught = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                _, said = _losses(self.teacher, batch)
+            taught = taught_by(said, TEMPERATURE)
+            del said
         self.model.train()
         loss, logits = _losses(self.model, batch)
-        if self.teacher is None:
-            return loss
-        self.teacher.eval()
-        with torch.no_grad():
-            _, taught = _losses(self.teacher, batch)
-        if taught.shape != logits.shape:  # other frames or tokens are brought to the student's, one way or another
-            taught = taught.new_empty(logits.shape)
-        return loss + F.kl_div(
-            F.log_softmax(logits / TEMPERATURE, dim=-1), F.softmax(taught / TEMPERATURE, dim=-1), reduction="batchmean"
-        )
+        return loss if taught is None else loss + divergence(logits, taught, TEMPERATURE).mean()
 
 
 def _autocast(model: PreTrainedModel, device: str, dtype: torch.dtype) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from myna.errors import ModelError
 from myna.models.adapters import adapter_targets, saved_modules, unquantized, without_adapters
-from myna.models.parts import freeze_part, frozen_names
+from myna.models.parts import freeze_part, frozen_names, keep_layers
 from myna.plan.profiles.known_models import ALIASES, KNOWN_MODELS
 from myna.plan.profiles.model_spec import matches_target, rebuild_problem, spec_of, unwrapped
 from myna.plan.request import LoraSpec
@@ -138,6 +138,7 @@ class ModelProfile:
             return cls.of(_on_meta(*ctc_model_of(config, vocab_size)), settings.family)
         model_config, model_class = _find(settings.pretrained)
         model = _on_meta(model_class, model_config)
+        keep_layers(model, encoder=settings.keep_encoder_layers, decoder=settings.keep_decoder_layers)
         frozen = frozen_names(model, encoder=settings.freeze_encoder, layers=settings.freeze_layers)
         for part in [*frozen, *(_custom_frozen(model) if settings.freeze_front_end else ())]:
             freeze_part(model, part)

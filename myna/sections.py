@@ -1,0 +1,43 @@
+"""What the configuration's sections are made of, and the sections of training methods."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Auto = Literal["auto"]  # the planner's choice
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are mistakes, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class AdapterConfig(Section):
+    """Low-rank adapters to train in place of a pretrained model's weights."""
+
+    kind: Literal["none", "lora", "qlora"] = "none"  # qlora holds the weights in 4 bits (nf4)
+    rank: int = Field(default=16, ge=1, le=1024)
+    alpha: float = Field(default=32, gt=0)  # adapters count alpha / rank times
+    rank_stabilized: bool = False  # alpha / sqrt(rank) times instead
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    # Linear layers, by the ends of their names; `auto`: the attention's; `all`: those and the feed-forward layers
+    target_modules: Literal["auto", "all"] | list[str] = "auto"
+    modules_to_save: list[str] = Field(default_factory=list)  # trained whole and saved besides, as a CTC head always is
+    double_quantization: bool = True  # qlora: the scales of the 4-bit blocks are quantized as well
+    compute_dtype: Literal["fp32", "bf16", "fp16"] | Auto = "auto"  # qlora: of its products; `auto`: training's
+
+
+class DistillationConfig(Section):
+    """Learning from another model's probabilities besides the labels; without a teacher none of it counts.
+
+    A row's loss is `(1 - alpha) * loss of its labels + alpha * temperature^2 * KL(teacher || student)`.
+    """
+
+    teacher: str = ""  # a run, a checkpoint, a `from_pretrained` folder or a hub name; `self`: model.pretrained itself
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    temperature: float = Field(default=2.0, ge=0.1, le=100)  # softens both: softmax(logits / temperature)
+    # GiB of main memory for what the teacher said, where augmentation does not change what it hears; 0 asks every time
+    reuse_gb: float = Field(default=2.0, ge=0)
