@@ -34,6 +34,7 @@ from myna.models.build import build_recognizer
 from myna.models.folders import refuse_other_base
 from myna.models.front_end import run_front_end_by_clip
 from myna.models.recognizer import DecodeOptions
+from myna.train.blank_watch import BlankWatch
 from myna.train.callbacks import CleanStop, ConsoleProgress, EpochEnds, RunLog
 from myna.train.checkpoint import latest_checkpoint, step_of
 from myna.train.feeding import (
@@ -155,6 +156,8 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     watchers = [MemoryMonitor(expected.peak_bytes if expected and expected.traced else None), stop]
     if plan is not None and plan.speed is not None:
         watchers.append(SpeedWatch(plan.speed, run_folder / "plan.json", console))
+    if config.model.family != "whisper":
+        watchers.append(BlankWatch(config, recognizer, train_split, console))
     watchers += [RunLog(run_folder / "metrics.jsonl"), ConsoleProgress(console)]
     args = training_arguments(config)
     if resume:
