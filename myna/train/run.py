@@ -35,6 +35,7 @@ from myna.models.folders import refuse_other_origin
 from myna.models.front_end import run_front_end_by_clip
 from myna.models.memory_limit import MemoryLimit
 from myna.models.recognizer import DecodeOptions
+from myna.train.blank_watch import BlankWatch
 from myna.train.callbacks import CleanStop, ConsoleProgress, EpochEnds, RunLog
 from myna.train.checkpoint import latest_checkpoint, step_of
 from myna.train.feeding import (
@@ -166,6 +167,8 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     watchers.append(SplitWatch(limit, run_folder / "plan.json", console))
     if plan is not None and plan.speed is not None:
         watchers.append(SpeedWatch(plan.speed, run_folder / "plan.json", console))
+    if config.model.family != "whisper":
+        watchers.append(BlankWatch(config, recognizer, train_split, console))
     watchers += [RunLog(run_folder / "metrics.jsonl"), ConsoleProgress(console)]
     args = training_arguments(config)
     if resume:

@@ -259,6 +259,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
             f"{metric_key_prefix}_loss": float(totals[0] / max(1.0, float(totals[1]))),
             f"{metric_key_prefix}_wer": scores.normalized_words.rate,
             f"{metric_key_prefix}_cer": scores.normalized_characters.rate,
+            f"{metric_key_prefix}_empty_share": sum(not hypothesis for _, hypothesis, _ in heard) / len(heard),
             f"{metric_key_prefix}_seconds": round(time.perf_counter() - started, 3),
         }
         self.log(metrics)
