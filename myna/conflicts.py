@@ -28,6 +28,8 @@ def conflicts(config: Config) -> list[str]:
         )
     if model.front_end_by_clip is True and not (model.family == "wav2vec2" and model.freeze_front_end):
         found.append("model.front_end_by_clip needs model.family=wav2vec2 and model.freeze_front_end=true")
+    if model.family == "parakeet" and model.chunk_frames:
+        found.append("model.chunk_frames works with conformer and transformer; parakeet hears the whole clip")
     log_mel_only = {"whisper": ("warp", "equalize"), "wav2vec2": ("warp", "equalize", "spec_augment")}
     shaping = [t.type for t in config.augment if t.type in log_mel_only.get(model.family, ())]
     if shaping:

@@ -26,9 +26,7 @@ class AudioContext(NamedTuple):
     """A short context; in the place of one, None stands for the full 30 s."""
 
     margin_seconds: float  # of silence after a clip
-    longest_seconds: float = (
-        WINDOW_SECONDS  # of a clip; for longer ones nothing short was learned: they get 30 s
-    )
+    longest_seconds: float = WINDOW_SECONDS  # of a clip; for longer ones nothing short was learned: they get 30 s
 
 
 def context_seconds(

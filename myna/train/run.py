@@ -2,7 +2,7 @@
 
 runs/my-run/
   config.yaml      the whole configuration
-  dataset.json     the dataset version the run is bound to, and what its model could not use
+  dataset.json     the dataset version the run is bound to, its ranks, and what its model could not use
   metrics.jsonl    every logged figure
   checkpoint-N/    periodic checkpoints; `best` and `last` point at two of them
   result.json      how it ended
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -35,8 +35,10 @@ from myna.models.audio_context import context_to_learn
 from myna.models.build import build_recognizer
 from myna.models.folders import refuse_other_origin
 from myna.models.front_end import run_front_end_by_clip
+from myna.models.memory_limit import MemoryLimit
 from myna.models.recognizer import DecodeOptions
 from myna.models.whisper_processor import WhisperProcessor
+from myna.train.blank_watch import BlankWatch
 from myna.train.callbacks import CleanStop, ConsoleProgress, EpochEnds, RunLog
 from myna.train.checkpoint import latest_checkpoint, step_of
 from myna.train.context_check import ContextVerdict, settled_context
@@ -53,7 +55,9 @@ from myna.train.feeding import (
 )
 from myna.train.memory_monitor import MemoryMonitor
 from myna.train.planned import with_plan
+from myna.train.ranks import gathered, shared_out
 from myna.train.speed_watch import SpeedWatch
+from myna.train.split_watch import SplitWatch
 from myna.train.teacher import Distillation, load_teacher, teacher_note
 from myna.train.trainer import SpeechTrainer
 
@@ -79,6 +83,7 @@ _OURS = {
     "effective_batch_size",
     "safety_margin",
     "max_duration_seconds",
+    "max_retries",
     "learning_rates",
 }
 
@@ -99,6 +104,7 @@ class TrainResult:
     seconds: float
     refused: int  # utterances that the model could not learn from
     broken_files: int  # files that could not be read during the run
+    oom_splits: int  # how often a micro-batch was cut because memory ran out
     feed_wait_share: float  # of the time, the trainer waited for batches
     utterances_per_second: float
     audio_seconds_per_second: float
@@ -161,18 +167,32 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     if checkpoint:
         refuse_other_origin(Path(checkpoint), recognizer.metadata)
     expected = plan.feed.memory if plan else None
+    limit = MemoryLimit()
     watchers = [MemoryMonitor(expected.peak_bytes if expected and expected.traced else None), stop]
+    watchers.append(SplitWatch(limit, run_folder / "plan.json", console))
     if plan is not None and plan.speed is not None:
         watchers.append(SpeedWatch(plan.speed, run_folder / "plan.json", console))
+    if config.model.family != "whisper":
+        watchers.append(BlankWatch(config, recognizer, train_split, console))
     watchers += [RunLog(run_folder / "metrics.jsonl"), ConsoleProgress(console)]
     args = training_arguments(config)
     if resume:
         args.eval_on_start = False  # done before the first checkpoint
+    started_ranks = _started_ranks(run_folder, args) if resume else args.world_size
+    args.gradient_accumulation_steps, note = shared_out(
+        args.gradient_accumulation_steps, started_ranks, args.world_size
+    )
+    if note:
+        console.print(note)
     work = training_batches(config, train_split, recognizer.processor, args)
     if is_first_rank():
         kept = without_password(with_step_seconds(config, work))
         write_atomically(run_folder / "config.yaml", kept.to_yaml())
-        dataset = {"dataset_version": version, "refused": [asdict(refusal) for refusal in refused]}
+        dataset = {
+            "dataset_version": version,
+            "ranks": started_ranks,
+            "refused": [asdict(refusal) for refusal in refused],
+        }
         write_atomically(run_folder / "dataset.json", json.dumps(dataset, ensure_ascii=False, indent=2))
         if plan is not None:
             write_atomically(run_folder / "plan.json", json.dumps(plan.to_json(), ensure_ascii=False, indent=2))
@@ -180,7 +200,7 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     with open_feed(
         config, work, args, lambda: feed_spec(config, work, recognizer, version, args), start, console
     ) as feed:
-        trainer = _trainer(config, recognizer, teacher, work, feed, valid_split, args, watchers)
+        trainer = _trainer(config, recognizer, teacher, work, feed, valid_split, args, limit, watchers)
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
         figures = trainer.taken.all_along.figures()
         console.print(feed_verdict(config, feed, figures, args), soft_wrap=True)
@@ -204,6 +224,7 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
         seconds=outcome.metrics["train_runtime"],
         refused=len(refused),
         broken_files=len(broken),
+        oom_splits=trainer.limit.splits,
         audio_context=context,
         **figures,
     )
@@ -251,6 +272,12 @@ def _bound_version(run_folder: Path, config: Config) -> str:
     return bound
 
 
+def _started_ranks(run_folder: Path, args: TrainingArguments) -> int:
+    """Ranks that the run was started on; a run of an earlier version does not say."""
+    bound = json.loads((run_folder / "dataset.json").read_text())
+    return int(bound.get("ranks", args.world_size))
+
+
 def _require_data(config: Config, train_split: list[Utterance], valid_split: list[Utterance]) -> None:
     if not train_split:
         raise TrainingError(
@@ -272,6 +299,7 @@ def _trainer(
     feed: Feed,
     valid_split: list[Utterance],
     args: TrainingArguments,
+    limit: MemoryLimit,
     watchers: list[TrainerCallback],
 ) -> SpeechTrainer:
     settings = config.training
@@ -302,6 +330,9 @@ def _trainer(
         args=args,
         decode_options=DecodeOptions(language=config.model.language, **config.decode.model_dump()),
         one_cycle_schedule=settings.lr_scheduler_type == "one_cycle",
+        limit=limit,
+        max_retries=settings.max_retries,
+        name_of={row.utterance_id: row.audio_path for row in [*work.utterances, *valid_split]}.__getitem__,
         learning_rates=settings.learning_rates.model_dump(exclude_none=True),
         full_batches=full_batches,
         distillation=distillation,
@@ -380,11 +411,7 @@ def _describe(
 
 def _broken(trainer: SpeechTrainer) -> list[Refusal]:
     """Files that broke during the run, as all ranks saw them."""
-    if trainer.args.world_size == 1:
-        return list(trainer.failures.values())
-    parts: list[Any] = [None] * trainer.args.world_size
-    torch.distributed.all_gather_object(parts, trainer.failures)
     merged: dict[str, Refusal] = {}
-    for part in parts:
+    for part in gathered(trainer.failures, trainer.args.world_size):
         merged.update(part)
     return list(merged.values())
