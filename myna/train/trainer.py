@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,6 @@ from transformers.utils import logging as transformers_logging
 
 from myna.errors import ModelError, TrainingError
 from myna.files import link_atomically, staged_folder
-from myna.metrics import Scores, score
 from myna.models.adapters import merged_for_a_while
 from myna.models.memory_limit import DEFAULT_RETRIES, MemoryLimit, each_piece
 from myna.train.checkpoint import load_training_state, remove_old, save_training_state, step_of
@@ -24,6 +22,7 @@ from myna.train.parameter_groups import parameter_groups
 from myna.train.ranks import Agreement, gathered, mean_gradients
 from myna.train.recovery import StepRecovery, retry_steps
 from myna.train.schedule import one_cycle
+from myna.train.validation import best_so_far, figures_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -242,18 +241,18 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         less well in short context than the best so far: the better of both counts.
         """
         started = time.perf_counter()
-        name = f"{metric_key_prefix}_{self.args.metric_for_best_model}"
-        in_full = self.full_batches is not None and self.state.global_step == 0
-        metrics = self._validate(metric_key_prefix, in_full=in_full)
-        if self.full_batches is not None and not in_full and metrics[name] >= self._best_so_far()[0]:
-            metrics = min(metrics, self._validate(metric_key_prefix, in_full=True), key=lambda scores: scores[name])
+        name, full_batches = f"{metric_key_prefix}_{self.args.metric_for_best_model}", self.full_batches
+        is_start = self.state.global_step == 0
+        batches = full_batches if is_start and full_batches else self.valid_batches
+        metrics = self._validate(batches, metric_key_prefix)
+        if full_batches and not is_start and metrics[name] >= best_so_far(self.state, name)[0]:
+            metrics = min(metrics, self._validate(full_batches, metric_key_prefix), key=lambda scores: scores[name])
         metrics[f"{metric_key_prefix}_seconds"] = round(time.perf_counter() - started, 3)
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _validate(self, prefix: str, *, in_full: bool) -> dict[str, float]:
-        batches = self.full_batches if in_full and self.full_batches is not None else self.valid_batches
+    def _validate(self, batches: EvaluationBatches, prefix: str) -> dict[str, float]:
         self.recognizer.model.eval()
         totals = torch.zeros(2, dtype=torch.float64)  # loss, items
         heard: list[tuple[str, str, str]] = []  # reference, hypothesis, language
@@ -268,18 +267,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         except ModelError as failure:  # the other ranks must hear of it
             error = failure
         totals, heard = self._gather(totals, heard, error)
-        if not heard:
-            raise TrainingError(
-                "the validation split: expected recordings that can be read; received none",
-                "See that they are where they were when they were prepared, then go on with --resume.",
-            )
-        scores = sum((score(*row) for row in heard), Scores())
-        return {
-            f"{prefix}_loss": float(totals[0] / max(1.0, float(totals[1]))),
-            f"{prefix}_wer": scores.normalized_words.rate,
-            f"{prefix}_cer": scores.normalized_characters.rate,
-            f"{prefix}_empty_share": sum(not hypothesis for _, hypothesis, _ in heard) / len(heard),
-        }
+        return figures_of(totals, heard, prefix)
 
     def _heard_in_pieces(
         self, batches: EvaluationBatches
@@ -317,20 +305,12 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         A new best is always saved, whatever the saving rhythm.
         """
         name = f"eval_{self.args.metric_for_best_model}"
-        is_new_best = (metrics[name], metrics["eval_loss"]) < self._best_so_far()
+        is_new_best = (metrics[name], metrics["eval_loss"]) < best_so_far(self.state, name)
         if is_new_best:
             self.state.best_metric = metrics[name]
             self.state.best_global_step = self.state.global_step
             self.control.should_save = True
         return is_new_best
-
-    def _best_so_far(self) -> tuple[float, float]:
-        """The metric and the loss of the best validation."""
-        name = f"eval_{self.args.metric_for_best_model}"
-        for logged in self.state.log_history:
-            if logged["step"] == self.state.best_global_step and name in logged:
-                return logged[name], logged["eval_loss"]
-        return math.inf, math.inf
 
     def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
         try:
