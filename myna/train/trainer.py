@@ -241,12 +241,13 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         less well in short context than the best so far: the better of both counts.
         """
         started = time.perf_counter()
-        name, full_batches = f"{metric_key_prefix}_{self.args.metric_for_best_model}", self.full_batches
-        is_start = self.state.global_step == 0
-        batches = full_batches if is_start and full_batches else self.valid_batches
-        metrics = self._validate(batches, metric_key_prefix)
-        if full_batches and not is_start and metrics[name] >= best_so_far(self.state, name)[0]:
-            metrics = min(metrics, self._validate(full_batches, metric_key_prefix), key=lambda scores: scores[name])
+        name = f"{metric_key_prefix}_{self.args.metric_for_best_model}"
+        full_batches, is_start = self.full_batches, self.state.global_step == 0
+        if full_batches is None or not is_start:
+            metrics = self._validate(self.valid_batches, metric_key_prefix)
+        if full_batches is not None and (is_start or metrics[name] >= best_so_far(self.state, name)[0]):
+            in_full = self._validate(full_batches, metric_key_prefix)
+            metrics = in_full if is_start else min(metrics, in_full, key=lambda scores: scores[name])
         metrics[f"{metric_key_prefix}_seconds"] = round(time.perf_counter() - started, 3)
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
