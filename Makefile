@@ -8,9 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.demo-installed
 	$(BIN)/myna demo
 
-# Everything CI runs: style, types, tests (the slow ones too).
+# Everything CI runs: style, types, tests (the slow ones too), a process for each core and a thread for each process.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal
 
 lint: $(VENV)/.dev-installed
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MAX_CONFIG_BYTES = 1_000_000
 Count = Annotated[int, Field(ge=1)]
-Family = Literal["conformer", "transformer", "whisper", "wav2vec2"]
+Family = Literal["conformer", "transformer", "whisper", "wav2vec2", "parakeet"]
 
 
 class _YamlLoader(yaml.SafeLoader):
@@ -98,18 +98,21 @@ class ModelConfig(Section):
     num_encoder_layers: int = Field(default=12, ge=1)
     num_heads: int = Field(default=4, ge=1)
     d_ff: int = Field(default=1024, ge=8)
-    conv_kernel_size: int = Field(default=31, ge=3)  # conformer only, odd
+    conv_kernel_size: int = Field(default=31, ge=3)  # conformer and parakeet, odd
     dropout: float = Field(default=0.1, ge=0, lt=1)
     chunk_frames: int = Field(default=0, ge=0)  # encoder frames an attention chunk sees; 0 is full context
     left_chunks: int = Field(default=-1, ge=-1)  # earlier chunks it may look back on; -1 is all
     keep_encoder_layers: int = Field(default=0, ge=0)  # of a pretrained model: so many, evenly spaced; 0 is all
     keep_decoder_layers: int = Field(default=0, ge=0)  # whisper: likewise
+    subsampling_factor: Literal[2, 4, 8] = 8  # parakeet: 10 ms frames of one encoder frame
     freeze_encoder: bool = False  # of a pretrained model: only its decoder or its head learns
     freeze_layers: int = Field(default=0, ge=0)  # of a pretrained model: lowest encoder layers kept as they are
     freeze_front_end: bool = True  # wav2vec2: its convolutions
     front_end_by_clip: bool | Auto = "auto"  # wav2vec2: run them one clip at a time, which takes far less memory
     mask_time_prob: float = Field(default=0.05, ge=0, lt=1)  # wav2vec2: share of encoder frames masked in training
     language: str = ""  # whisper: language of prompts and decoding; "" takes each utterance's own
+    audio_context: Literal["auto", "full"] = "full"  # whisper: `auto` hears clips, not 30 s, if that costs no accuracy
+    audio_context_margin_seconds: float = Field(default=3.0, ge=0.1, le=30)  # whisper: silence after a clip
 
 
 class LearningRates(Section):
@@ -158,6 +161,7 @@ class TrainingConfig(Section):
     metric_for_best_model: Literal["wer", "cer", "loss"] = "wer"
     early_stopping_patience: int = Field(default=0, ge=0)  # evaluations without a gain; 0 never stops early
     safety_margin: float = Field(default=0.85, gt=0, le=1)  # ours: share of the memory that may be planned with
+    max_retries: int = Field(default=5, ge=0, le=20)  # ours: how often the same clips may run out of memory
     report_to: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
 
 

@@ -30,6 +30,8 @@ def conflicts(config: Config) -> list[str]:
         )
     if model.front_end_by_clip is True and not (model.family == "wav2vec2" and model.freeze_front_end):
         found.append("model.front_end_by_clip needs model.family=wav2vec2 and model.freeze_front_end=true")
+    if model.family == "parakeet" and model.chunk_frames:
+        found.append("model.chunk_frames works with conformer and transformer; parakeet hears the whole clip")
     log_mel_only = {"whisper": ("warp", "equalize"), "wav2vec2": ("warp", "equalize", "spec_augment")}
     shaping = [t.type for t in config.augment if t.type in log_mel_only.get(model.family, ())]
     if shaping:
@@ -61,6 +63,8 @@ def conflicts(config: Config) -> list[str]:
         found.append("training.eval_on_start needs training.eval_strategy epoch or steps; received no")
     if training.early_stopping_patience and training.eval_strategy == "no":
         found.append("training.early_stopping_patience needs training.eval_strategy epoch or steps; received no")
+    if model.audio_context == "auto":
+        found += _context_conflicts(config)
     if model.keep_encoder_layers or model.keep_decoder_layers:
         found += _layer_conflicts(config)
     return found + _rate_conflicts(config) + (_adapter_conflicts(config) if config.adapter.kind != "none" else [])
@@ -75,6 +79,19 @@ def _rate_conflicts(config: Config) -> list[str]:
         found.append("training.learning_rates.head works with CTC: Whisper's words come from its decoder")
     if rates.encoder and model.freeze_encoder:
         found.append("training.learning_rates.encoder: model.freeze_encoder=true leaves nothing there to learn")
+    return found
+
+
+def _context_conflicts(config: Config) -> list[str]:
+    found = []
+    if config.model.family != "whisper":
+        found.append(f"model.audio_context=auto works with whisper; received family {config.model.family}")
+    if config.training.eval_strategy == "no" or not config.training.eval_on_start:
+        found.append(
+            "model.audio_context=auto is kept only where validation shows no loss, the untouched start included: it "
+            "needs training.eval_strategy epoch or steps and training.eval_on_start=true; or set "
+            "model.audio_context=full"
+        )
     return found
 
 

@@ -113,6 +113,17 @@ class Batch:
         """The same batch in page-locked memory; the data loader calls this by name."""
         return self._with_tensors(lambda tensor: tensor.pin_memory())
 
+    def rows(self, start: int, stop: int) -> Batch:
+        """Some of its rows, padded as they are: what a model makes of a row may depend on its padding."""
+        part = self._with_tensors(lambda tensor: tensor[start:stop])
+        share = float(part.feature_lengths.sum() / self.feature_lengths.sum())
+        return replace(
+            part,
+            utterance_ids=self.utterance_ids[start:stop],
+            audio_seconds=share * self.audio_seconds,
+            failures=self.failures if start == 0 else (),
+        )
+
     def _with_tensors(self, move) -> Batch:  # type: ignore[no-untyped-def]
         return replace(
             self,

@@ -8,12 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import AddedToken, Tokenizer, normalizers
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import Metaspace
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCTC,
     Data2VecAudioConfig,
     GenerationConfig,
     HubertConfig,
+    ParakeetCTCConfig,
+    ParakeetForCTC,
     SEWConfig,
     UniSpeechConfig,
     UniSpeechSatConfig,
@@ -30,7 +35,7 @@ from myna.models.build import build_recognizer
 from myna.models.recognizer import Recognizer
 from myna.samples import AudioClip, Batch, Utterance
 
-FAMILIES = ("whisper", "wav2vec2", "hubert", "wavlm", "conformer", "transformer")
+FAMILIES = ("whisper", "wav2vec2", "hubert", "wavlm", "parakeet", "conformer", "transformer")
 METHODS = {
     "full": (),
     "freeze_encoder": ("model.freeze_encoder=true",),
@@ -81,6 +86,8 @@ def write_base(folder: Path, kind: str, shared: Path) -> Path:
     folder.mkdir(parents=True)
     if kind == "whisper":
         return _write_whisper(folder, shared / "models" / "whisper-tiny")
+    if kind == "parakeet":
+        return write_parakeet(folder)
     if kind in HUB_CONFIGS:
         AutoModelForCTC.from_config(HUB_CONFIGS[kind](**HUB_SIZES | DIFFERENT.get(kind, {}))).save_pretrained(folder)
         (folder / "vocab.json").write_text(json.dumps(VOCABULARY))
@@ -102,6 +109,42 @@ def _write_whisper(folder: Path, real: Path) -> Path:
     model.generation_config = GenerationConfig.from_pretrained(real)
     model.generation_config.alignment_heads = None
     model.save_pretrained(folder)
+    return folder
+
+
+PARAKEET_PIECES = ["<unk>", "▁c", "ab", "▁", "a", "b", "c"]
+PARAKEET_SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "subsampling_conv_channels": 8,
+    "layerdrop": 0.1,
+} | dict.fromkeys(("dropout", "activation_dropout", "attention_dropout"), 0)
+
+
+def write_parakeet(folder: Path) -> Path:
+    """As NVIDIA publishes: pieces of sentencepiece, the blank last, the encoder's settings within the model's."""
+    blank = len(PARAKEET_PIECES)
+    model = ParakeetForCTC(
+        ParakeetCTCConfig(vocab_size=blank + 1, pad_token_id=blank, encoder_config=dict(PARAKEET_SIZES))
+    )
+    generator = torch.Generator().manual_seed(0)
+    for name, value in model.named_buffers():  # as if it had been trained
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 1.5, generator=generator)
+    for weight in model.parameters():  # fresh ones are so small that half precision loses their gradients
+        weight.data *= 5 if weight.dim() > 1 else 1
+    model.save_pretrained(folder)
+    rows = {piece: row for row, piece in enumerate(PARAKEET_PIECES)}
+    tokenizer = Tokenizer(BPE(rows, [("a", "b"), ("▁", "c")], unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = Metaspace()
+    tokenizer.add_special_tokens([AddedToken("<unk>", normalized=False), AddedToken("<pad>", normalized=False)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"feature_extractor_type": "ParakeetFeatureExtractor", "feature_size": 80, "sampling_rate": 16_000}
+    settings |= {"hop_length": 160, "n_fft": 512, "win_length": 400, "preemphasis": 0.97, "padding_value": 0.0}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Log-mel features in torch, equal to Whisper's own, for every model family."""
+"""Log-mel features in torch, equal to Whisper's own and to Parakeet's, for every model family."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ POWER_FLOOR = 1e-10
 # Added to a bin's variance. Speech varies by 0.5 to 1.5 log10 units in a bin; a bin that varies by much less than
 # 0.1 holds no speech (such as 4-8 kHz of an 8 kHz recording) and must not be blown up to unit variance.
 VARIANCE_FLOOR = 0.01
+PARAKEET_POWER_FLOOR = 2.0**-24  # added to each power, as NVIDIA NeMo does
+PARAKEET_DEVIATION_FLOOR = 1e-5  # added to a bin's standard deviation
+MIN_PARAKEET_SAMPLES = 1_600  # shorter clips are padded with silence: a deviation wants several frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,63 @@ class LogMel:
         over = 1 if self.normalize == "utterance" else (0, 1)
         variance, mean = torch.var_mean(log_mel, dim=over, keepdim=True, correction=0)
         return (log_mel - mean) / (variance + VARIANCE_FLOOR).sqrt()
+
+
+@dataclass(frozen=True, slots=True)
+class ParakeetLogMel:
+    """Log-mel spectrogram as Parakeet was trained on: high frequencies raised, each bin normalised over the clip.
+
+    Equal to transformers' `ParakeetFeatureExtractor`, which is NVIDIA NeMo's `AudioToMelSpectrogramPreprocessor`.
+
+    Args:
+        n_mels: mel bins (Slaney's scale and area normalisation, 0 Hz to half the sample rate).
+        n_fft: samples of a transform.
+        win_length: window of each frame in the middle of it, samples (symmetric Hann).
+        hop_length: from one frame to the next, samples.
+        sample_rate_hz: of the clips.
+        preemphasis: share of the sample before that is taken off each sample.
+    """
+
+    n_mels: int = 80
+    n_fft: int = 512
+    win_length: int = 400
+    hop_length: int = 160
+    sample_rate_hz: int = 16_000
+    preemphasis: float = 0.97
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a clip: one for each whole hop."""
+        return max(MIN_PARAKEET_SAMPLES, num_samples) // self.hop_length
+
+    def __call__(self, clip: AudioClip) -> torch.Tensor:
+        """Features (T, n_mels) float32, T = num_frames(samples of the clip).
+
+        Raises:
+            ValueError: the clip has another sample rate, or no samples.
+        """
+        import torch
+
+        if clip.sample_rate_hz != self.sample_rate_hz or not len(clip.samples):
+            raise ValueError(f"expected a clip with samples at {self.sample_rate_hz} Hz; received {clip}")
+        samples = torch.from_numpy(np.ascontiguousarray(clip.samples, dtype=np.float32))  # (N,)
+        samples = torch.cat([samples[:1], samples[1:] - self.preemphasis * samples[:-1]])
+        samples = torch.nn.functional.pad(samples, (0, max(0, MIN_PARAKEET_SAMPLES - len(samples))))
+        window = torch.hann_window(self.win_length, periodic=False)
+        spectrum = torch.stft(
+            samples,
+            self.n_fft,
+            self.hop_length,
+            self.win_length,
+            window,
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
+        )  # (n_fft / 2 + 1, 1 + N / hop)
+        power = spectrum[:, : self.num_frames(len(clip.samples))].abs() ** 2  # (n_fft / 2 + 1, T)
+        mel = _filterbank(self.n_mels, self.n_fft, self.sample_rate_hz) @ power  # (n_mels, T)
+        log_mel = (mel + PARAKEET_POWER_FLOOR).log()
+        deviation, mean = torch.std_mean(log_mel, dim=1, keepdim=True)  # over T - 1, as theirs
+        return ((log_mel - mean) / (deviation + PARAKEET_DEVIATION_FLOOR)).T.contiguous()  # (T, n_mels)
 
 
 def mel_filterbank(n_mels: int, n_fft: int, sample_rate_hz: int) -> NDArray[np.float64]:

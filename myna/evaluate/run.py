@@ -21,10 +21,11 @@ from myna.metrics import ScoreAccumulator
 from myna.samples import Refusal, RefusalReason, Utterance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from myna.intervals import Interval
     from myna.models.recognizer import DecodeOptions, Recognizer
+    from myna.samples import Batch, Transcript
 
 BATCH_SECONDS = 120.0  # padded audio in one forward pass
 SCORES_FILE = "scores.json"
@@ -158,6 +159,8 @@ class _Evaluation:
     def __init__(
         self, recognizer: Recognizer, options: DecodeOptions, batch_seconds: float, hypotheses: Hypotheses
     ) -> None:
+        from myna.models.memory_limit import MemoryLimit
+
         self.recognizer = recognizer
         self.options = options
         self.batch_seconds = batch_seconds
@@ -166,6 +169,7 @@ class _Evaluation:
         self.slices = Slices()
         self.worst = WorstUtterances()
         self.broken: list[Refusal] = []
+        self.limit = MemoryLimit()
         self.audio_seconds = self.decoding_seconds = self.total_seconds = 0.0
 
     def run(self, utterances: Sequence[Utterance], progress: Callable[[int, int], None] | None) -> None:
@@ -187,7 +191,7 @@ class _Evaluation:
             done += len(batch.failures)
             if batch.weights.any():
                 began = time.perf_counter()
-                transcripts = self.recognizer.decode(batch, self.options)
+                transcripts = self._decode(batch, by_id)
                 self.decoding_seconds += time.perf_counter() - began
                 self.audio_seconds += batch.audio_seconds
                 for utterance_id, transcript in zip(batch.utterance_ids, transcripts, strict=True):
@@ -196,6 +200,16 @@ class _Evaluation:
             if progress is not None:
                 progress(done, len(utterances))
         self.total_seconds = time.perf_counter() - start
+
+    def _decode(self, batch: Batch, by_id: Mapping[str, Utterance]) -> list[Transcript]:
+        """One transcript for each row; where memory runs out, in pieces."""
+        from myna.models.memory_limit import each_piece
+
+        decode, options = self.recognizer.decode, self.options
+        pieces = each_piece(
+            batch, lambda rows: decode(rows, options), self.limit, name_of=lambda name: by_id[name].audio_path
+        )
+        return [transcript for _, transcripts in pieces for transcript in transcripts]
 
     def _score(self, utterance: Utterance, hypothesis: str) -> None:
         scores = self.scores.add(utterance.transcript, hypothesis, utterance.language or self.options.language)

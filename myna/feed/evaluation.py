@@ -38,6 +38,7 @@ class EvaluationBatches:
     ) -> None:
         self.utterances = utterances
         self.processor = processor
+        self.batch_seconds = batch_seconds
         self.durations_seconds = padded_durations(utterances, processor)
         self.batches = list(plan_evaluation(self.durations_seconds, batch_seconds))[rank::world_size]
 

@@ -42,6 +42,7 @@ class FeedSpec:
     augment: list[dict[str, Any]]  # the transforms' settings
     processor_files: dict[str, bytes]  # by name: front end and tokenizer
     fingerprint: str  # of `TrainingBatches`
+    audio_context: tuple[float, ...] | None = None  # Whisper's, where it is short
     versions: dict[str, str] = field(default_factory=library_versions)
 
     @property
@@ -69,7 +70,9 @@ class FeedSpec:
             files = {name: base64.b64decode(text, validate=True) for name, text in fields["processor_files"].items()}
             if any("/" in name or "\\" in name or name.startswith(".") for name in files):
                 raise ValueError("file names with folders")
-            return cls(**{**fields, "processor_files": files, "splits": tuple(fields["splits"])})
+            context = None if fields["audio_context"] is None else tuple(fields["audio_context"])
+            splits = tuple(fields["splits"])
+            return cls(**{**fields, "processor_files": files, "splits": splits, "audio_context": context})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FeedError(
                 f"expected a run's description of format {FORMAT}; received something else: {error}",

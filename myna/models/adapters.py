@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 WEIGHTS_FILE, SETTINGS_FILE = "adapter_model.safetensors", "adapter_config.json"  # as peft names them
 NAME = "default"  # of the one adapter, as peft names it
-ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj", "o_proj")
 OURS_ATTENTION, OURS_FORWARD = ("qkv", "out"), ("expand", "contract", "gate", "conv.project")
-FORWARD = ("fc1", "fc2", "intermediate_dense", "output_dense")
+FORWARD = ("fc1", "fc2", "intermediate_dense", "output_dense", "linear1", "linear2")
 # Kept whole in 4-bit models: heads; what wav2vec 2.0 masks in place, which 4-bit layers' outputs do not survive.
 NEVER_QUANTIZED = ("proj_out", "lm_head", "head", "feature_projection.projection", "feature_projection")
 

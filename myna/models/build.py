@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from myna.audio.features import LogMel
+from transformers import ParakeetForCTC
+
+from myna.audio.features import LogMel, ParakeetLogMel
 from myna.errors import ModelError
 from myna.models.adapters import add_adapters, merge_saved, quantization, save_model_config
+from myna.models.audio_context import context_to_learn, learned_context
 from myna.models.conformer import ConformerConfig, ConformerForCTC
 from myna.models.ctc import CTCProcessor, CTCRecognizer
 from myna.models.ctc_decode import WORD_BOUNDARY
 from myna.models.folders import CONFIG_FILE, base_identity, find_base, find_model, is_adapter, refuse_adapter
 from myna.models.metadata import read_json, read_metadata
+from myna.models.parakeet import ParakeetRecognizer, parakeet_config
+from myna.models.parakeet_processor import ParakeetProcessor, read_tokenizer
 from myna.models.parts import freeze_part, frozen_names, keep_layers
 from myna.models.tokenizer import TextTokenizer
 from myna.models.transformer import TransformerConfig, TransformerForCTC
@@ -27,12 +32,15 @@ from myna.models.whisper_processor import WhisperProcessor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from transformers import PreTrainedConfig, PreTrainedModel
+
     from myna.config import Config
+    from myna.models.audio_context import AudioContext
     from myna.models.ctc_model import CTCConfig, CTCModel
     from myna.samples import RefusalReason, Utterance
 
-    AnyProcessor = CTCProcessor | WhisperProcessor | Wav2Vec2Processor
-    AnyRecognizer = CTCRecognizer | WhisperRecognizer | Wav2Vec2Recognizer
+    AnyProcessor = CTCProcessor | WhisperProcessor | Wav2Vec2Processor | ParakeetProcessor
+    AnyRecognizer = CTCRecognizer | WhisperRecognizer | Wav2Vec2Recognizer | ParakeetRecognizer
     Refuse = Callable[[Utterance], tuple[RefusalReason, str] | None]
 
 TEXT_RULES = "1"  # of myna.text.normalize; changes when its results do
@@ -41,7 +49,7 @@ CTC_MODELS: dict[str, tuple[type[CTCConfig], type[CTCModel]]] = {
     "transformer": (TransformerConfig, TransformerForCTC),
 }
 FAMILY_OF_MODEL_TYPE = {config.model_type: family for family, (config, _) in CTC_MODELS.items()}
-FAMILY_OF_MODEL_TYPE |= {"whisper": "whisper", **dict.fromkeys(MODEL_TYPES, "wav2vec2")}
+FAMILY_OF_MODEL_TYPE |= {"whisper": "whisper", "parakeet_ctc": "parakeet", **dict.fromkeys(MODEL_TYPES, "wav2vec2")}
 SIZES = ("d_model", "num_encoder_layers", "num_heads", "d_ff", "dropout", "chunk_frames", "left_chunks")
 
 logger = logging.getLogger(__name__)
@@ -60,12 +68,15 @@ def build_processor(config: Config, train_texts: Sequence[str]) -> AnyProcessor:
     """
     if config.model.pretrained:
         return _pretrained_processor(config, find_model(config.model.pretrained), train_texts)
+    features = config.features
+    if config.model.family == "parakeet":
+        factor = config.model.subsampling_factor
+        return ParakeetProcessor(_train_tokenizer(config, train_texts), ParakeetLogMel(features.n_mels), factor)
     if config.model.family not in CTC_MODELS:
         raise ModelError(
             f"expected model.pretrained for {config.model.family}; received nothing",
             "Set it to a folder or a hub name, such as openai/whisper-tiny.",
         )
-    features = config.features
     log_mel = LogMel(
         n_mels=features.n_mels,
         n_fft=features.n_fft,
@@ -89,9 +100,8 @@ def build_recognizer(config: Config, train_texts: Sequence[str]) -> AnyRecognize
     """
     processor = build_processor(config, train_texts)
     metadata = {"family": config.model.family, "language": config.data.language, "text_rules": TEXT_RULES}
-    if isinstance(processor, CTCProcessor) and not config.model.pretrained:
-        model_class, model_config = ctc_model_of(config, processor.tokenizer.vocab_size)
-        return CTCRecognizer(processor, model_class(model_config), metadata)
+    if not config.model.pretrained:
+        return _fresh_recognizer(config, processor, metadata)
     folder = find_model(config.model.pretrained)
     recognizer = _pretrained_recognizer(config, processor, folder, metadata)
     keep_layers(recognizer.model, encoder=config.model.keep_encoder_layers, decoder=config.model.keep_decoder_layers)
@@ -106,6 +116,16 @@ def build_recognizer(config: Config, train_texts: Sequence[str]) -> AnyRecognize
     return recognizer
 
 
+def _fresh_recognizer(config: Config, processor: AnyProcessor, metadata: dict[str, str]) -> AnyRecognizer:
+    """The recogniser with weights that know nothing."""
+    model_class, model_config = ctc_model_of(config, processor.tokenizer.vocab_size)
+    model: Any = model_class(model_config)
+    if isinstance(processor, ParakeetProcessor):
+        return ParakeetRecognizer(processor, model, metadata)
+    assert isinstance(processor, CTCProcessor)  # others begin with a pretrained model
+    return CTCRecognizer(processor, model, metadata)
+
+
 def _pretrained_recognizer(
     config: Config, processor: AnyProcessor, folder: Path, metadata: dict[str, str]
 ) -> AnyRecognizer:
@@ -114,7 +134,9 @@ def _pretrained_recognizer(
     in_4_bits = quantization(config.adapter, read_json(folder / CONFIG_FILE, "a model's configuration")["model_type"])
     if isinstance(processor, WhisperProcessor):
         metadata["language"] = settings.language  # "" leaves each utterance its own
-        return WhisperRecognizer.from_pretrained(folder, settings.language, metadata, in_4_bits)
+        return WhisperRecognizer.from_pretrained(
+            folder, settings.language, metadata, in_4_bits, context_to_learn(settings)
+        )
     if isinstance(processor, Wav2Vec2Processor):
         return Wav2Vec2Recognizer.to_train(
             folder,
@@ -125,6 +147,8 @@ def _pretrained_recognizer(
             mask_time_prob=settings.mask_time_prob,
             quantization=in_4_bits,
         )
+    if isinstance(processor, ParakeetProcessor):
+        return ParakeetRecognizer.from_pretrained(folder, processor, metadata, in_4_bits)
     model = load_weights(CTC_MODELS[settings.family][1], folder, quantization=in_4_bits)
     old, new = TextTokenizer.load(folder).pieces, processor.tokenizer.pieces
     if old != new:
@@ -139,14 +163,16 @@ def _pretrained_recognizer(
     return CTCRecognizer(processor, model, metadata)
 
 
-def ctc_model_of(config: Config, vocab_size: int) -> tuple[type[CTCModel], CTCConfig]:
-    """Class and configuration of the CTC model of ours that a configuration trains from scratch.
+def ctc_model_of(config: Config, vocab_size: int) -> tuple[type[PreTrainedModel], PreTrainedConfig]:
+    """Class and configuration of the CTC model that a configuration trains from scratch.
 
     Args:
         config: of the run.
         vocab_size: tokens, the blank included.
     """
     settings = config.model
+    if settings.family == "parakeet":
+        return ParakeetForCTC, parakeet_config(config, vocab_size)
     config_class, model_class = CTC_MODELS[settings.family]
     sizes = {name: getattr(settings, name) for name in SIZES}
     if settings.family == "conformer":
@@ -170,11 +196,16 @@ def load_recognizer(model: str | Path) -> AnyRecognizer:
     metadata = read_metadata(folder)
     family = model_family(folder)
     if family == "whisper":
-        recognizer = WhisperRecognizer.from_pretrained(folder, metadata.get("language", ""))
-        recognizer.metadata = {"family": family, **metadata}
-        return recognizer
+        return WhisperRecognizer.from_pretrained(
+            folder,
+            metadata.get("language", ""),
+            {"family": family, **metadata},
+            context=learned_context(folder, metadata),
+        )
     if family == "wav2vec2":
         return Wav2Vec2Recognizer.from_pretrained(folder, {"family": family, **metadata})
+    if family == "parakeet":
+        return ParakeetRecognizer.from_pretrained(folder, None, {"family": family, **metadata})
     processor = CTCProcessor.from_pretrained(folder)
     return CTCRecognizer(processor, load_weights(CTC_MODELS[family][1], folder), {"family": family, **metadata})
 
@@ -188,9 +219,13 @@ def _load_adapted(folder: Path) -> AnyRecognizer:
     recognizer: AnyRecognizer
     if family == "whisper":
         recognizer = WhisperRecognizer.from_pretrained(base, metadata.get("language", ""), metadata)
-        recognizer.processor = WhisperProcessor.from_pretrained(own, metadata.get("language", ""))
+        recognizer.processor = WhisperProcessor.from_pretrained(
+            own, metadata.get("language", ""), learned_context(folder, metadata)
+        )
     elif family == "wav2vec2":
         recognizer = Wav2Vec2Recognizer.to_train(base, Wav2Vec2Processor.from_pretrained(own), metadata)
+    elif family == "parakeet":
+        recognizer = ParakeetRecognizer.from_pretrained(base, ParakeetProcessor.from_pretrained(own), metadata)
     else:
         processor = CTCProcessor.from_pretrained(own)
         model = load_weights(CTC_MODELS[family][1], base)
@@ -208,12 +243,13 @@ def processor_files(recognizer: AnyRecognizer) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
-def load_processor(files: dict[str, bytes], language: str = "") -> AnyProcessor:
+def load_processor(files: dict[str, bytes], language: str = "", context: AudioContext | None = None) -> AnyProcessor:
     """A processor from the files that `processor_files` gave.
 
     Args:
         files: by name.
         language: of Whisper's prompts; "" takes each utterance's own.
+        context: what Whisper hears of a clip; None is 30 s.
 
     Raises:
         ModelError: they are not those of a processor.
@@ -224,9 +260,11 @@ def load_processor(files: dict[str, bytes], language: str = "") -> AnyProcessor:
             (folder / Path(file_name).name).write_bytes(content)
         family = model_family(folder)
         if family == "whisper":
-            return WhisperProcessor.from_pretrained(folder, language)
+            return WhisperProcessor.from_pretrained(folder, language, context)
         if family == "wav2vec2":
             return Wav2Vec2Processor.from_pretrained(folder)
+        if family == "parakeet":
+            return ParakeetProcessor.from_pretrained(folder)
         return CTCProcessor.from_pretrained(folder)
 
 
@@ -266,9 +304,11 @@ def _pretrained_processor(config: Config, folder: Path, train_texts: Sequence[st
             f"Set model.family={family}, or another model.pretrained.",
         )
     if family == "whisper":
-        return WhisperProcessor.from_pretrained(folder, config.model.language)
+        return WhisperProcessor.from_pretrained(folder, config.model.language, context_to_learn(config.model))
     if family == "wav2vec2":
         return Wav2Vec2Processor.from_pretrained(folder, _wav2vec2_tokenizer(config, folder, train_texts))
+    if family == "parakeet":
+        return ParakeetProcessor.from_pretrained(folder, _parakeet_tokenizer(config, folder, train_texts))
     processor = CTCProcessor.from_pretrained(folder)
     if processor.tokenizer.covers(train_texts):
         return processor
@@ -282,6 +322,15 @@ def _wav2vec2_tokenizer(config: Config, folder: Path, train_texts: Sequence[str]
         return vocabulary_tokenizer(folder, vocabulary)
     if vocabulary:
         logger.warning("The vocabulary of %s lacks characters of the training texts: a new one is learned.", folder)
+    return _train_tokenizer(config, train_texts)
+
+
+def _parakeet_tokenizer(config: Config, folder: Path, train_texts: Sequence[str]) -> TextTokenizer:
+    """As `_wav2vec2_tokenizer`."""
+    found = read_tokenizer(folder)
+    if found is not None and found[0].covers(train_texts):
+        return found[0]
+    logger.warning("The vocabulary of %s lacks characters of the training texts: a new one is learned.", folder)
     return _train_tokenizer(config, train_texts)
 
 

@@ -41,12 +41,14 @@ class Parts:
 
 
 def parts_of(model: PreTrainedModel) -> Parts:
-    """The parts of one of our CTC models, of Whisper, or of a model of the wav2vec 2.0 family, all for CTC."""
+    """The parts of one of our CTC models, of Whisper, of Parakeet, or of a CTC model of the wav2vec 2.0 family."""
     if isinstance(model, CTCModel):
         return Parts(("subsampling",), "layers", ("subsampling", "layers", "norm"), head=("head",))
     if hasattr(model, "proj_out"):
         before = tuple(f"model.encoder.{name}" for name in ("conv1", "conv2", "embed_positions"))
         return Parts(before, "model.encoder.layers", ("model.encoder",), decoder=("model.decoder", "proj_out"))
+    if hasattr(model, "ctc_head"):
+        return Parts(("encoder.subsampling",), "encoder.layers", ("encoder",), head=("ctc_head",))
     base = model.base_model_prefix
     names = ["feature_extractor", "layer_norm", "feature_projection", "masked_spec_embed", "encoder.pos_conv_embed"]
     if not getattr(model.config, "do_stable_layer_norm", False):  # else the encoder's own norm comes last
@@ -91,9 +93,10 @@ def keep_layers(model: PreTrainedModel, *, encoder: int = 0, decoder: int = 0) -
     """
     if encoder:
         kept = _keep(model, parts_of(model).layers, encoder, "encoder")
+        config = getattr(model.config, "encoder_config", model.config)  # Parakeet has one apart
         for name in ("encoder_layers", "num_encoder_layers", "num_hidden_layers"):  # Whisper's, ours, the others'
-            if hasattr(model.config, name):
-                setattr(model.config, name, len(kept))
+            if hasattr(config, name):
+                setattr(config, name, len(kept))
     if decoder:
         kept = _keep(model, "model.decoder.layers", decoder, "decoder")
         model.config.decoder_layers = len(kept)

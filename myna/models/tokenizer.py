@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 BLANK = "<blank>"  # id 0, also the padding
-UNKNOWN = "<unk>"  # id 1
+UNKNOWN = "<unk>"
+UNKNOWN_ID = 1
 UNKNOWN_SPELLING = "⁇"  # how an unknown character reads in a transcript, as in sentencepiece
 TOKENIZER_FILE = "tokenizer.json"
 MAX_TOKENIZER_BYTES = 100_000_000

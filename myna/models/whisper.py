@@ -12,9 +12,11 @@ from transformers import WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from myna.feed.batches import LABEL_PADDING
+from myna.models.audio_context import WINDOW_FRAMES
 from myna.models.ctc_decode import geometric_mean
 from myna.models.recognizer import DecodeOptions, Recognizer, decoding
 from myna.models.weights import load_weights, quiet
+from myna.models.whisper_encoder import continued_with_silence, hear_any_length
 from myna.models.whisper_processor import WhisperProcessor
 from myna.models.whisper_words import group_words, token_starts
 from myna.samples import Batch, Transcript, Word
@@ -25,12 +27,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import BitsAndBytesConfig
 
+    from myna.models.audio_context import AudioContext
+
 
 class WhisperRecognizer(Recognizer):
     """A Whisper model with its processor.
 
+    It takes features of any even length. In full context they are padded with silence to 30 s; in short context, to the
+    longest of the batch.
+
     Args:
-        processor: tokenizer and features.
+        processor: tokenizer, features and context.
         model: the model, in float32.
         metadata: saved in `myna.json`.
     """
@@ -47,6 +54,7 @@ class WhisperRecognizer(Recognizer):
         self.model = model
         self.metadata = dict(metadata or {})
         model.accepts_loss_kwargs = False  # the loss is per row: no item counts of the trainer in it
+        hear_any_length(model)
         model.generation_config.forced_decoder_ids = None  # of old checkpoints; language and task say it now
 
     @classmethod
@@ -56,20 +64,21 @@ class WhisperRecognizer(Recognizer):
         language: str = "",
         metadata: dict[str, str] | None = None,
         quantization: BitsAndBytesConfig | None = None,
+        context: AudioContext | None = None,
     ) -> WhisperRecognizer:
         """Load a Whisper folder, weights in float32 whatever they are stored in, or its linear layers in 4 bits.
 
         Raises:
             ModelError: the folder is no Whisper checkpoint.
         """
-        processor = WhisperProcessor.from_pretrained(folder, language)
+        processor = WhisperProcessor.from_pretrained(folder, language, context)
         model = load_weights(WhisperForConditionalGeneration, folder, quantization=quantization)
         return cls(processor, model, metadata)
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits (B, U - 1, V) of the token after each label."""
         inputs = batch.labels[:, :-1].masked_fill(batch.labels[:, :-1] < 0, self.processor.end_id)
-        features = batch.features.transpose(1, 2)  # (B, n_mels, 3000)
+        features = self._heard(batch).transpose(1, 2)  # (B, n_mels, T)
         logits: Tensor = model(input_features=features, decoder_input_ids=inputs, use_cache=False).logits
         return logits
 
@@ -105,8 +114,9 @@ class WhisperRecognizer(Recognizer):
         Each row's language is the first of: `options.language`, the processor's, its label's, the one Whisper hears.
         """
         with decoding(self.model), quiet():
-            features = batch.features.to(self.device).transpose(1, 2)  # (B, n_mels, 3000)
-            encoded = self.model.get_encoder()(features).last_hidden_state  # (B, 1500, d_model)
+            batch = batch.to(self.device)
+            features = self._heard(batch)  # (B, T, n_mels)
+            encoded = self.model.get_encoder()(features.transpose(1, 2)).last_hidden_state  # (B, T / 2, d_model)
             languages = self._languages(batch, encoded, options.language)
             found = self._generate(encoded, languages, options)
             # Everything from the end token on is special.
@@ -117,12 +127,17 @@ class WhisperRecognizer(Recognizer):
             words: tuple[Word, ...] = ()
             if attention is not None:
                 width = self.processor.prompt_length + len(ids)
-                heard = attention[row, :, :width, : _heard_frames(batch.features[row]) // 2]
+                heard = attention[row, :, :width, : _heard_frames(features[row]) // 2]
                 starts = token_starts(heard.numpy(), self.processor.prompt_length)
                 words = group_words(self.processor.tokenizer, ids, starts, confidences[row], languages[row])
             text = self.processor.tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()
             transcripts.append(Transcript(text, geometric_mean(confidences[row]), words, language=languages[row]))
         return transcripts
+
+    def _heard(self, batch: Batch) -> Tensor:
+        """Features (B, T, n_mels): T is 3000 in full context, else that of the batch."""
+        num_frames = WINDOW_FRAMES if self.processor.context is None else batch.features.shape[1]
+        return continued_with_silence(batch.features, batch.feature_lengths, num_frames)
 
     def _languages(self, batch: Batch, encoded: Tensor, wanted: str) -> list[str]:
         """Language code of each row."""
@@ -161,7 +176,7 @@ class WhisperRecognizer(Recognizer):
 
         Returns:
             The probability of each token and of the end after it, by row; and, for timestamps, the cross-attention
-            (B, heads, S, 1500) of the heads that follow the speech.
+            (B, heads, S, T / 2) of the heads that follow the speech.
         """
         prompts = [self.processor.prompt(language, options.task) for language in languages]
         num_prompt = self.processor.prompt_length
@@ -182,7 +197,7 @@ class WhisperRecognizer(Recognizer):
         confidences = [row[: len(text) + 1].tolist() for row, text in zip(said, tokens, strict=True)]
         if not options.timestamps:
             return confidences, None
-        layers = [layer.float().cpu() for layer in output.cross_attentions]  # each (B, H, S, 1500)
+        layers = [layer.float().cpu() for layer in output.cross_attentions]  # each (B, H, S, T / 2)
         return confidences, torch.stack([layers[layer][:, head] for layer, head in self._alignment_heads()], 1)
 
     def _alignment_heads(self) -> list[tuple[int, int]]:
@@ -205,6 +220,6 @@ def _readable_attention(model: WhisperForConditionalGeneration) -> Iterator[None
 
 
 def _heard_frames(features: Tensor) -> int:
-    """Frames of (3000, n_mels) features up to the last that is not silence, at least two: where words can be."""
+    """Frames of (T, n_mels) features up to the last that is not silence, at least two: where words can be."""
     audible = (features > features.min()).any(dim=1).nonzero()
     return max(2, int(audible[-1]) + 1 if len(audible) else 0)

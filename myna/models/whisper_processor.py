@@ -1,7 +1,8 @@
-"""Whisper's front end and tokenizer: 30 s of log-mel, and labels that begin with its prompt."""
+"""Whisper's front end and tokenizer: log-mel of 30 s or less, and labels that begin with its prompt."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtracto
 
 from myna.audio.features import LogMel
 from myna.errors import AudioError, ModelError
+from myna.models.audio_context import WINDOW_FRAMES, WINDOW_SECONDS, context_frames, context_seconds
 from myna.models.weights import model_errors, quiet
 from myna.models.whisper_words import UNSPACED_LANGUAGES
 from myna.samples import AudioClip, RefusalReason, Utterance
@@ -18,15 +20,15 @@ from myna.text import tidy
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from myna.models.audio_context import AudioContext
+
 SAMPLE_RATE_HZ = 16_000
-WINDOW_SECONDS = 30.0  # Whisper hears nothing else
-WINDOW_SAMPLES = int(WINDOW_SECONDS * SAMPLE_RATE_HZ)  # 480,000
 ROUNDING_SECONDS = 0.1  # what resampling and rounded headers may add to a clip of 30 s; it is cut off
 LANGUAGE_ALIASES = {"jv": "jw", "nb": "no", "fil": "tl", "cmn": "zh", "iw": "he"}  # Whisper's own codes
 
 
 class WhisperProcessor:
-    """Features of exactly 30 s, and labels with Whisper's prompt before the published transcript.
+    """Features of 30 s or of a short context, and labels with Whisper's prompt before the published transcript.
 
     Labels are the whole decoder sequence: `<|startoftranscript|><|lang|><|transcribe|><|notimestamps|>`, the text
     and `<|endoftext|>`. English-only checkpoints have no language and no task in their prompt.
@@ -37,6 +39,7 @@ class WhisperProcessor:
         language_ids: token of each language by its code; {} for English-only checkpoints.
         max_tokens: what the decoder has positions for.
         language: used for every utterance; "" takes each utterance's own.
+        context: what the encoder hears of a clip; None is 30 s.
     """
 
     sample_rate_hz = SAMPLE_RATE_HZ
@@ -48,12 +51,14 @@ class WhisperProcessor:
         language_ids: dict[str, int],
         max_tokens: int = 448,
         language: str = "",
+        context: AudioContext | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.log_mel = LogMel(n_mels=n_mels, sample_rate_hz=SAMPLE_RATE_HZ, normalize="whisper")
         self.language_ids = language_ids
         self.max_tokens = max_tokens
         self.language = language
+        self.context = context
         self.start_id = self._special("startoftranscript")
         self.no_timestamps_id = self._special("notimestamps")
         self.end_id = self._special("endoftext")
@@ -61,7 +66,9 @@ class WhisperProcessor:
             self.language_code(language)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, language: str = "") -> WhisperProcessor:
+    def from_pretrained(
+        cls, folder: str | Path, language: str = "", context: AudioContext | None = None
+    ) -> WhisperProcessor:
         """Read tokenizer and sizes from a Whisper folder.
 
         Raises:
@@ -75,7 +82,13 @@ class WhisperProcessor:
         if getattr(generation, "is_multilingual", True):
             tokens: dict[str, int] = getattr(generation, "lang_to_id", None) or {}
             language_ids = {token.strip("<|>"): index for token, index in tokens.items()}
-        return cls(tokenizer, config.num_mel_bins, language_ids, config.max_target_positions, language)
+        return cls(tokenizer, config.num_mel_bins, language_ids, config.max_target_positions, language, context)
+
+    def with_context(self, context: AudioContext | None) -> WhisperProcessor:
+        """The same processor for another context."""
+        other = copy.copy(self)
+        other.context = context
+        return other
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer's files and `preprocessor_config.json`, as transformers reads them."""
@@ -101,17 +114,20 @@ class WhisperProcessor:
         return int(self.tokenizer.convert_tokens_to_ids(f"<|{name}|>"))
 
     def features(self, clip: AudioClip) -> Tensor:
-        """Features (3000, n_mels) float32 of a clip at 16 kHz, padded with silence to 30 s.
+        """Features (T, n_mels) float32 of a clip at 16 kHz and the silence after it; T is even, 3000 in full context.
 
         Raises:
             AudioError: the clip is longer than 30 s.
         """
         if clip.duration_seconds > WINDOW_SECONDS + ROUNDING_SECONDS:
             raise AudioError(RefusalReason.TOO_LONG, _too_long(clip.duration_seconds))
-        samples = np.zeros(WINDOW_SAMPLES, dtype=np.float32)
-        heard = clip.samples[:WINDOW_SAMPLES]
+        num_frames = context_frames(clip.duration_seconds, self.context)
+        # One frame more, since the last window would else be filled by reflection.
+        num_samples = self.log_mel.hop_length * min(num_frames + 1, WINDOW_FRAMES)
+        samples = np.zeros(num_samples, dtype=np.float32)
+        heard = clip.samples[:num_samples]
         samples[: len(heard)] = heard
-        return self.log_mel(AudioClip(samples, clip.sample_rate_hz))
+        return self.log_mel(AudioClip(samples, clip.sample_rate_hz))[:num_frames]
 
     def labels(self, utterance: Utterance) -> list[int]:
         """The decoder's sequence, from `<|startoftranscript|>` to `<|endoftext|>`.
@@ -126,8 +142,8 @@ class WhisperProcessor:
         return [*self.prompt(code), *self.tokenizer.encode(text, add_special_tokens=False), self.end_id]
 
     def padded_seconds(self, duration_seconds: float) -> float:
-        """What a clip of any length costs: 30."""
-        return WINDOW_SECONDS
+        """What a clip costs: itself and the margin, or 30 in full context."""
+        return float(context_seconds(duration_seconds, self.context))
 
     def refusal(self, utterance: Utterance) -> tuple[RefusalReason, str] | None:
         """TOO_LONG over 30 s, TOO_MANY_TOKENS over the decoder's positions, BAD_ROW for an unknown language."""

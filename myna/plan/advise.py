@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
 from myna.errors import PlanError
-from myna.plan.choices.batch import WHISPER_WINDOW_SECONDS, may_run_by_clip
+from myna.plan.choices.batch import may_run_by_clip
 from myna.plan.choices.precision import optimizer_choice, precision_choice
 from myna.plan.evidence import CANDIDATES, RULES, Candidate, LanguageResources, Latency
 from myna.plan.memory.closed_formula import closed_formula
@@ -135,7 +135,7 @@ def _memory(
         front_end_by_clip=may_run_by_clip(model),
         accumulates=True,
     )
-    seconds = WHISPER_WINDOW_SECONDS if candidate.family == "whisper" else longest_seconds
+    seconds = float(model.padded_seconds(longest_seconds))
     memory = ask(MemoryRequest(model.spec, settings))
     fits = memory.fits(1, seconds, hardware.memory_limit_bytes)
     needed = f"{'' if memory.exact else 'at most '}{gib(memory.peak(1, seconds).bytes)}"

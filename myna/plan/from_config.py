@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from myna.audio.augment.chain import Chain
 from myna.errors import ModelError, PlanError
+from myna.models.audio_context import WINDOW_SECONDS
 from myna.plan.choices.choose import choose
 from myna.plan.choices.feed_budget import GivenFeed
 from myna.plan.memory.closed_formula import closed_formula
@@ -71,7 +73,7 @@ def plan_for(
         given_feed=GivenFeed(feed.num_buckets, None if feed.step_seconds == "auto" else feed.step_seconds),
         producer=producer,
         teacher=teacher,
-        ask=partial(stretched, ask, augmented(config)),
+        ask=partial(stretched, ask, augmented(config), most_seconds=_most_seconds(config)),
     )
 
 
@@ -105,8 +107,13 @@ def fixed_values(config: Config) -> dict[str, Any]:
 
 
 def augmented(config: Config) -> Chain:
-    """The transforms that can make a clip cost more; none for Whisper, whose clips all fill its window."""
-    return Chain(config.augment if config.model.family != "whisper" else ())
+    """The transforms that can make a clip cost more; none for Whisper in full context, whose clips fill its window."""
+    fills_window = config.model.family == "whisper" and config.model.audio_context == "full"
+    return Chain(() if fills_window else config.augment)
+
+
+def _most_seconds(config: Config) -> float:
+    return WINDOW_SECONDS if config.model.family == "whisper" else math.inf
 
 
 def is_open(config: Config) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from myna.plan.choices.batch import WHISPER_WINDOW_SECONDS, may_run_by_clip
+from myna.plan.choices.batch import may_run_by_clip
 from myna.plan.choices.precision import optimizer_choice, precision_choice
 from myna.plan.choices.ways import way_name, ways_to_try
 from myna.plan.memory.predict import memory_model
@@ -70,7 +70,7 @@ def verdicts(
     ways = ways_to_try(base, checkpointing=None, by_clip=None, by_clip_possible=may_run_by_clip(model))
     cheapest_first = [way for way in ways if way.gradient_checkpointing or not way.front_end_by_clip]
     limit = hardware.memory_limit_bytes
-    seconds = WHISPER_WINDOW_SECONDS if model.family == "whisper" else seconds
+    seconds = float(model.padded_seconds(seconds))
     found = []
     for settings in cheapest_first:
         memory = ask(MemoryRequest(model.spec, settings))

@@ -13,6 +13,7 @@ from myna.errors import FeedError
 from myna.feed.epoch import BatchBudget
 from myna.feed.selection import short_enough, usable
 from myna.feed.work import TrainingBatches
+from myna.models.audio_context import AudioContext
 from myna.models.build import load_processor
 from myna.producer.recordings import check_recordings
 
@@ -42,7 +43,8 @@ def rebuild(spec: FeedSpec, data: DataPath) -> TrainingBatches:
             f"expected {spec.audio} recordings, which the trainer reads; received {data.audio()} ones",
             "Write shards with the same --audio, or give what the trainer was given.",
         )
-    processor = load_processor(spec.processor_files, spec.language)
+    context = None if spec.audio_context is None else AudioContext(*spec.audio_context)
+    processor = load_processor(spec.processor_files, spec.language, context)
     found = data.utterances(spec.dataset_version, spec.splits)
     check_recordings(found)
     kept = short_enough(usable(found, processor)[0], spec.max_duration_seconds)[0]

@@ -21,6 +21,7 @@ from myna.feed.redis.feed import RedisFeed
 from myna.feed.spec import FeedSpec
 from myna.feed.work import TrainingBatches
 from myna.machine import usable_memory
+from myna.models.audio_context import context_to_learn
 from myna.models.build import processor_files
 from myna.producer.embedded import EMBEDDED, EmbeddedRedis
 from myna.producer.rebuild import shard_numbers
@@ -51,15 +52,14 @@ def training_batches(
         config: without `auto`.
         train_split: in the order of IDs.
         processor: of the model.
-        args: ranks.
+        args: ranks, and the micro-batches of each.
     """
     settings = config.training
-    accumulation = int(settings.gradient_accumulation_steps)
     if config.feed.step_seconds == "auto":
         budget = BatchBudget.from_longest(
             longest_seconds(train_split, processor),
             int(settings.per_device_train_batch_size),
-            accumulation=accumulation,
+            accumulation=args.gradient_accumulation_steps,
             world_size=args.world_size,
             num_buckets=config.feed.num_buckets,
         )
@@ -71,7 +71,7 @@ def training_batches(
         budget,
         augment=Chain(config.augment) if config.augment else None,
         seed=settings.seed,
-        parts=accumulation * args.world_size,
+        parts=args.gradient_accumulation_steps * args.world_size,
         shard_of=shard_numbers(train_split, data_path(config)) if config.data.shards else None,
     )
 
@@ -123,6 +123,7 @@ def feed_spec(
         augment=[transform.model_dump(mode="json") for transform in config.augment],
         processor_files=processor_files(recognizer),
         fingerprint=work.fingerprint(),
+        audio_context=context_to_learn(config.model),
     )
 
 

@@ -12,6 +12,7 @@ import torch.distributed
 from accelerate import PartialState
 
 from myna.audio.augment.chain import Chain
+from myna.models.audio_context import context_to_learn
 from myna.plan.from_config import filled, is_open, plan_at_once, plan_for
 from myna.plan.profiles.dataset import DatasetProfile
 from myna.plan.profiles.hardware import HardwareProfile
@@ -71,6 +72,7 @@ def plan_run(
     )
     hardware = _share_of_this_rank(HardwareProfile.detect(config.training.safety_margin))
     model = ModelProfile.of(recognizer.model, name=config.model.pretrained or config.model.family)
+    model = replace(model, context=context_to_learn(config.model))
     taught_by = ModelProfile.of(teacher.model, name=config.distillation.teacher) if teacher else None
     augment = Chain(config.augment) if config.augment else None
     producer = measure_producer(train_split, recognizer.processor, augment)

@@ -2,7 +2,7 @@
 
 runs/my-run/
   config.yaml      the whole configuration
-  dataset.json     the dataset version the run is bound to, and what its model could not use
+  dataset.json     the dataset version the run is bound to, its ranks, and what its model could not use
   metrics.jsonl    every logged figure
   checkpoint-N/    periodic checkpoints; `best` and `last` point at two of them
   result.json      how it ended
@@ -11,12 +11,11 @@ runs/my-run/
 from __future__ import annotations
 
 import json
-import logging
 import os
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -24,18 +23,24 @@ from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from myna.audio.augment.chain import Chain
 from myna.config import Config, load_config
-from myna.errors import MissingExtraError, TrainingError, VersionError
+from myna.errors import TrainingError, VersionError
 from myna.feed.evaluation import EvaluationBatches
 from myna.feed.selection import short_enough, usable
 from myna.files import write_atomically
 from myna.machine import return_freed_memory
 from myna.models.adapters import set_compute_dtype
+from myna.models.audio_context import context_to_learn
 from myna.models.build import build_recognizer
 from myna.models.folders import refuse_other_origin
 from myna.models.front_end import run_front_end_by_clip
+from myna.models.memory_limit import MemoryLimit
 from myna.models.recognizer import DecodeOptions
+from myna.models.whisper_processor import WhisperProcessor
+from myna.train.arguments import compute_dtype, training_arguments, training_dtype
+from myna.train.blank_watch import BlankWatch
 from myna.train.callbacks import CleanStop, ConsoleProgress, EpochEnds, RunLog
 from myna.train.checkpoint import latest_checkpoint, step_of
+from myna.train.context_check import ContextVerdict, settled_context
 from myna.train.feeding import (
     data_path,
     feed_spec,
@@ -49,7 +54,9 @@ from myna.train.feeding import (
 )
 from myna.train.memory_monitor import MemoryMonitor
 from myna.train.planned import with_plan
+from myna.train.ranks import gathered, shared_out
 from myna.train.speed_watch import SpeedWatch
+from myna.train.split_watch import SplitWatch
 from myna.train.teacher import Distillation, load_teacher, teacher_note
 from myna.train.trainer import SpeechTrainer
 
@@ -62,23 +69,6 @@ if TYPE_CHECKING:
     from myna.feed.work import TrainingBatches
     from myna.models.recognizer import Recognizer
     from myna.samples import Refusal, Utterance
-
-# Keys of the training section that are not passed on as they are; gradient checkpointing has two names in
-# transformers 5, one of them deprecated, so the model is told itself.
-_OURS = {
-    "early_stopping_patience",
-    "save_every_epochs",
-    "lr_scheduler_type",
-    "metric_for_best_model",
-    "gradient_checkpointing",
-    "include_validation",
-    "effective_batch_size",
-    "safety_margin",
-    "max_duration_seconds",
-    "learning_rates",
-}
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +85,11 @@ class TrainResult:
     seconds: float
     refused: int  # utterances that the model could not learn from
     broken_files: int  # files that could not be read during the run
+    oom_splits: int  # how often a micro-batch was cut because memory ran out
     feed_wait_share: float  # of the time, the trainer waited for batches
     utterances_per_second: float
     audio_seconds_per_second: float
+    audio_context: ContextVerdict | None  # of a Whisper that was trained in short context
 
 
 def is_first_rank() -> bool:
@@ -156,18 +148,32 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     if checkpoint:
         refuse_other_origin(Path(checkpoint), recognizer.metadata)
     expected = plan.feed.memory if plan else None
+    limit = MemoryLimit()
     watchers = [MemoryMonitor(expected.peak_bytes if expected and expected.traced else None), stop]
+    watchers.append(SplitWatch(limit, run_folder / "plan.json", console))
     if plan is not None and plan.speed is not None:
         watchers.append(SpeedWatch(plan.speed, run_folder / "plan.json", console))
+    if config.model.family != "whisper":
+        watchers.append(BlankWatch(config, recognizer, train_split, console))
     watchers += [RunLog(run_folder / "metrics.jsonl"), ConsoleProgress(console)]
     args = training_arguments(config)
     if resume:
         args.eval_on_start = False  # done before the first checkpoint
+    started_ranks = _started_ranks(run_folder, args) if resume else args.world_size
+    args.gradient_accumulation_steps, note = shared_out(
+        args.gradient_accumulation_steps, started_ranks, args.world_size
+    )
+    if note:
+        console.print(note)
     work = training_batches(config, train_split, recognizer.processor, args)
     if is_first_rank():
         kept = without_password(with_step_seconds(config, work))
         write_atomically(run_folder / "config.yaml", kept.to_yaml())
-        dataset = {"dataset_version": version, "refused": [asdict(refusal) for refusal in refused]}
+        dataset = {
+            "dataset_version": version,
+            "ranks": started_ranks,
+            "refused": [asdict(refusal) for refusal in refused],
+        }
         write_atomically(run_folder / "dataset.json", json.dumps(dataset, ensure_ascii=False, indent=2))
         if plan is not None:
             write_atomically(run_folder / "plan.json", json.dumps(plan.to_json(), ensure_ascii=False, indent=2))
@@ -175,13 +181,17 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     with open_feed(
         config, work, args, lambda: feed_spec(config, work, recognizer, version, args), start, console
     ) as feed:
-        trainer = _trainer(config, recognizer, teacher, work, feed, valid_split, args, watchers)
+        trainer = _trainer(config, recognizer, teacher, work, feed, valid_split, args, limit, watchers)
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
         figures = trainer.taken.all_along.figures()
         console.print(feed_verdict(config, feed, figures, args), soft_wrap=True)
         if not stop.requested:
             feed.finish()
     broken = _broken(trainer)
+    context = None
+    if context_to_learn(config.model) is not None and not stop.requested and is_first_rank():
+        context = settled_context(config, trainer, train_split)
+        console.print(str(context), soft_wrap=True)
     for refusal in broken:
         console.print(f"broken since it was prepared: {refusal.audio_path}: {refusal.reason}: {refusal.detail}")
     result = TrainResult(
@@ -195,6 +205,8 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
         seconds=outcome.metrics["train_runtime"],
         refused=len(refused),
         broken_files=len(broken),
+        oom_splits=trainer.limit.splits,
+        audio_context=context,
         **figures,
     )
     if is_first_rank():
@@ -241,6 +253,12 @@ def _bound_version(run_folder: Path, config: Config) -> str:
     return bound
 
 
+def _started_ranks(run_folder: Path, args: TrainingArguments) -> int:
+    """Ranks that the run was started on; a run of an earlier version does not say."""
+    bound = json.loads((run_folder / "dataset.json").read_text())
+    return int(bound.get("ranks", args.world_size))
+
+
 def _require_data(config: Config, train_split: list[Utterance], valid_split: list[Utterance]) -> None:
     if not train_split:
         raise TrainingError(
@@ -262,18 +280,22 @@ def _trainer(
     feed: Feed,
     valid_split: list[Utterance],
     args: TrainingArguments,
+    limit: MemoryLimit,
     watchers: list[TrainerCallback],
 ) -> SpeechTrainer:
     settings = config.training
     if settings.gradient_checkpointing:
         recognizer.model.gradient_checkpointing_enable({"use_reentrant": False})
-    valid_batches = EvaluationBatches(
+    in_batches = partial(
+        EvaluationBatches,
         valid_split,
-        recognizer.processor,
-        longest_seconds(work.utterances, recognizer.processor) * int(settings.per_device_eval_batch_size),
+        batch_seconds=longest_seconds(work.utterances, recognizer.processor) * int(settings.per_device_eval_batch_size),
         rank=args.process_index,
         world_size=args.world_size,
     )
+    full_batches = None
+    if isinstance(recognizer.processor, WhisperProcessor) and recognizer.processor.context is not None:
+        full_batches = in_batches(recognizer.processor.with_context(None))
     save_every_epochs = settings.save_every_epochs if settings.save_strategy == "epoch" else 0
     callbacks = [*watchers, EpochEnds(work.steps_per_epoch, save_every_epochs)]
     if settings.early_stopping_patience:
@@ -285,63 +307,18 @@ def _trainer(
         recognizer,
         feed,
         work.per_epoch,
-        valid_batches,
+        in_batches(recognizer.processor),
         args=args,
         decode_options=DecodeOptions(language=config.model.language, **config.decode.model_dump()),
         one_cycle_schedule=settings.lr_scheduler_type == "one_cycle",
+        limit=limit,
+        max_retries=settings.max_retries,
+        name_of={row.utterance_id: row.audio_path for row in [*work.utterances, *valid_split]}.__getitem__,
         learning_rates=settings.learning_rates.model_dump(exclude_none=True),
+        full_batches=full_batches,
         distillation=distillation,
         callbacks=callbacks,
     )
-
-
-def training_arguments(config: Config) -> TrainingArguments:
-    """`transformers.TrainingArguments` of the training section.
-
-    Raises:
-        MissingExtraError: a tracker is asked for that is not installed.
-    """
-    settings = config.training
-    for tracker in settings.report_to:
-        if find_spec(tracker) is None:
-            raise MissingExtraError(tracker, "track")
-    if settings.report_to:  # trackers take their places from the environment alone
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(settings.output_dir) / "tensorboard")
-        os.environ["WANDB_DIR"] = settings.output_dir
-        os.environ.setdefault("WANDB_PROJECT", "myna")
-        os.environ.setdefault("WANDB_SILENT", "true")  # it would write on standard output at exit
-    values = settings.model_dump(exclude=_OURS)
-    if settings.save_strategy == "epoch":
-        values["save_strategy"] = "no"  # EpochEnds does it, every N epochs
-    arguments = TrainingArguments(
-        **values,
-        lr_scheduler_type="linear" if settings.lr_scheduler_type == "one_cycle" else settings.lr_scheduler_type,
-        metric_for_best_model=settings.metric_for_best_model,
-        greater_is_better=False,
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
-        optim="adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch",
-        # Not told so, ranks without an accelerator would each train alone, unaware of one another.
-        use_cpu=not torch.accelerator.is_available(),
-    )
-    if arguments.n_gpu > 1:  # alone with several cards: the Trainer would cut batches up by DataParallel
-        arguments._n_gpu = 1
-        logger.warning("This run uses one of %d GPUs; torchrun uses them all.", torch.cuda.device_count())
-    return arguments
-
-
-def compute_dtype(config: Config) -> torch.dtype:
-    """What the layers of a 4-bit model compute in: as asked for, else what the run computes in."""
-    asked = config.adapter.compute_dtype
-    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return training_dtype(config) if asked == "auto" else names[asked]
-
-
-def training_dtype(config: Config) -> torch.dtype:
-    """What the run computes in."""
-    training = config.training
-    return torch.bfloat16 if training.bf16 is True else torch.float16 if training.fp16 is True else torch.float32
 
 
 def _describe(
@@ -366,11 +343,7 @@ def _describe(
 
 def _broken(trainer: SpeechTrainer) -> list[Refusal]:
     """Files that broke during the run, as all ranks saw them."""
-    if trainer.args.world_size == 1:
-        return list(trainer.failures.values())
-    parts: list[Any] = [None] * trainer.args.world_size
-    torch.distributed.all_gather_object(parts, trainer.failures)
     merged: dict[str, Refusal] = {}
-    for part in parts:
+    for part in gathered(trainer.failures, trainer.args.world_size):
         merged.update(part)
     return list(merged.values())

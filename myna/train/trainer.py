@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-import torch.distributed
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_callback import ExportableState
 from transformers.utils import logging as transformers_logging
 
-from myna.errors import TrainingError
+from myna.errors import ModelError, TrainingError
 from myna.files import link_atomically, staged_folder
-from myna.metrics import Scores, score
 from myna.models.adapters import merged_for_a_while
+from myna.models.memory_limit import DEFAULT_RETRIES, MemoryLimit, each_piece
 from myna.train.checkpoint import load_training_state, remove_old, save_training_state, step_of
 from myna.train.loader import EpochNumbers, FeedMeter, Taken, training_loader
 from myna.train.parameter_groups import parameter_groups
+from myna.train.ranks import Agreement, gathered, mean_gradients
+from myna.train.recovery import StepRecovery, retry_steps
 from myna.train.schedule import one_cycle
+from myna.train.validation import best_so_far, figures_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import nn
     from torch.optim import Optimizer
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     from myna.feed.evaluation import EvaluationBatches
     from myna.feed.protocol import Feed
     from myna.models.recognizer import DecodeOptions, Recognizer
-    from myna.samples import Batch, Refusal
+    from myna.samples import Batch, Refusal, Transcript
     from myna.train.teacher import Distillation
 
 UNLOGGED_LOSS = "unlogged_loss"  # where the trainer's state keeps the loss that no log line holds yet
+MEMORY_LIMITS = "memory_limits"  # likewise what was learned about batches that fit
 
 
 class SpeechTrainer(Trainer):  # type: ignore[misc]
@@ -53,7 +54,11 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         valid_batches: of this rank; may be empty.
         decode_options: how validation hypotheses are searched for.
         one_cycle_schedule: use the one-cycle schedule instead of the arguments' own.
+        limit: what is known about micro-batches that fit, to be added to.
+        max_retries: how often the same rows may run out of memory.
+        name_of: an utterance's ID as people know it.
         learning_rates: of parts of the model that learn at another rate than the arguments say.
+        full_batches: the same split in full context, for a Whisper that is trained in short context.
         distillation: gives training losses in the place of the recogniser, whose own validation keeps to.
         args: `transformers.TrainingArguments`; accumulation and ranks must match the feed's numbers.
         callbacks: as in `transformers`.
@@ -69,7 +74,11 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         args: TrainingArguments,
         decode_options: DecodeOptions,
         one_cycle_schedule: bool = False,
+        limit: MemoryLimit | None = None,
+        max_retries: int = DEFAULT_RETRIES,
+        name_of: Callable[[str], str] = str,
         learning_rates: Mapping[str, float] | None = None,
+        full_batches: EvaluationBatches | None = None,
         distillation: Distillation | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
@@ -85,6 +94,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         transformers_logging.disable_progress_bar()
         self.recognizer = recognizer
         self.valid_batches = valid_batches
+        self.full_batches = full_batches
         self.decode_options = decode_options
         self.one_cycle_schedule = one_cycle_schedule
         self.learning_rates = dict(learning_rates or {})
@@ -92,6 +102,14 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         self.failures: dict[str, Refusal] = {}  # files that broke during the run, by path
         # Our loss is already a mean over the whole step: without this the Trainer would scale it once more.
         self.model_accepts_loss_kwargs = True
+        forget_gradients = partial(recognizer.model.zero_grad, set_to_none=True)
+        self.name_of = name_of
+        self.limit = limit or MemoryLimit()
+        self.recovery = StepRecovery(self.limit, args.seed, max_retries, forget_gradients, name_of)
+        self.agreement = Agreement(self.limit, args.world_size, args.device)
+        self.valid_limit = MemoryLimit()  # decoding has needs of its own
+        self._micro_batches_done = 0  # of the step, on this rank
+        self._loss_before_step = torch.zeros(())
 
     # Feed
 
@@ -110,12 +128,10 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], torch.Tensor]:
-        """One optimizer step's micro-batches, and what its loss is a mean over.
-
-        Seeds dropout from (seed, step, rank), so that a resumed step draws what the uninterrupted run drew.
-        """
-        seed = np.random.SeedSequence([self.args.seed, self.state.global_step, self.args.process_index])
-        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+        """One optimizer step's micro-batches, and what its loss is a mean over."""
+        self.recovery.begin_step(self.state.global_step)
+        self._micro_batches_done = 0
+        self._loss_before_step = self._tr_loss.clone()
         result: tuple[list[Batch], torch.Tensor] = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in result[0]:
             self.failures.update({refusal.audio_path: refusal for refusal in batch.failures})
@@ -145,6 +161,43 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         losses = self.training_losses(model, inputs)  # (B,)
         share: torch.Tensor = (inputs.weights * losses).sum() * self.args.world_size / num_items_in_batch
         return share
+
+    def training_step(
+        self, model: nn.Module, inputs: Batch, num_items_in_batch: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """A micro-batch's gradient, whole or in pieces; after the step's last one, the mean over ranks.
+
+        Raises:
+            TrainingError: it does not fit into memory on some rank; a checkpoint of the step before is left.
+        """
+
+        def forward(piece: Batch) -> torch.Tensor:
+            with self.compute_loss_context_manager():
+                return self.compute_loss(model, self._prepare_inputs(piece), num_items_in_batch=num_items_in_batch)
+
+        model.train()
+        part = self._micro_batches_done * self.args.world_size + self.args.process_index
+        self._micro_batches_done += 1
+        error, loss = None, torch.zeros((), device=self.args.device)
+        with self.accelerator.no_sync(model):
+            try:
+                loss = self.recovery.train(inputs, part, forward, self.accelerator.backward)
+            except TrainingError as failure:
+                error = failure
+        if error is not None or self.accelerator.sync_gradients:
+            self._agree(error)
+            if self.args.world_size > 1:
+                mean_gradients(self.recognizer.model.parameters(), self.args.world_size)
+        return loss
+
+    def _agree(self, error: TrainingError | None) -> None:
+        try:
+            self.agreement.reach(error)
+        except TrainingError:
+            self.recognizer.model.zero_grad(set_to_none=True)
+            self._tr_loss = self._loss_before_step
+            self._save_checkpoint(self.model, None)
+            raise
 
     def log(self, logs: dict[str, float], *rest: Any, **named: Any) -> None:
         """Log, and with each training loss how the feed kept up since the last."""
@@ -182,50 +235,67 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
     # Validation
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """Loss, and WER and CER of free-running decoding, over the whole validation split."""
+        """Loss, and WER and CER of free-running decoding, over the whole validation split.
+
+        A Whisper that learns to hear a short context is scored in full context before it has, and wherever it hears
+        less well in short context than the best so far: the better of both counts.
+        """
         started = time.perf_counter()
-        model = self.recognizer.model
-        model.eval()
-        totals = torch.zeros(2, dtype=torch.float64)  # loss, items
-        heard: list[tuple[str, str, str]] = []  # reference, hypothesis, language
-        by_id = {utterance.utterance_id: utterance for utterance in self.valid_batches.utterances}
-        for batch in self.valid_batches.in_order(self.args.dataloader_num_workers):
-            self.failures.update({refusal.audio_path: refusal for refusal in batch.failures})
-            if not batch.weights.any():
-                continue
-            batch = self._prepare_inputs(batch)
-            with torch.no_grad(), self.compute_loss_context_manager():
-                losses = self.recognizer.losses(model, batch)
-                transcripts = self.recognizer.decode(batch, self.decode_options)
-            totals += torch.stack([losses.sum(), self.recognizer.items(batch).sum()]).double().cpu()
-            for utterance_id, transcript in zip(batch.utterance_ids, transcripts, strict=True):
-                utterance = by_id[utterance_id]
-                heard.append((utterance.transcript, transcript.text, utterance.language))
-        totals, heard = self._gather(totals, heard)
-        if not heard:
-            raise TrainingError(
-                "the validation split: expected recordings that can be read; received none",
-                "See that they are where they were when they were prepared, then go on with --resume.",
-            )
-        scores = sum((score(*row) for row in heard), Scores())
-        metrics = {
-            f"{metric_key_prefix}_loss": float(totals[0] / max(1.0, float(totals[1]))),
-            f"{metric_key_prefix}_wer": scores.normalized_words.rate,
-            f"{metric_key_prefix}_cer": scores.normalized_characters.rate,
-            f"{metric_key_prefix}_seconds": round(time.perf_counter() - started, 3),
-        }
+        name = f"{metric_key_prefix}_{self.args.metric_for_best_model}"
+        full_batches, is_start = self.full_batches, self.state.global_step == 0
+        if full_batches is None or not is_start:
+            metrics = self._validate(self.valid_batches, metric_key_prefix)
+        if full_batches is not None and (is_start or metrics[name] >= best_so_far(self.state, name)[0]):
+            in_full = self._validate(full_batches, metric_key_prefix)
+            metrics = in_full if is_start else min(metrics, in_full, key=lambda scores: scores[name])
+        metrics[f"{metric_key_prefix}_seconds"] = round(time.perf_counter() - started, 3)
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _validate(self, batches: EvaluationBatches, prefix: str) -> dict[str, float]:
+        self.recognizer.model.eval()
+        totals = torch.zeros(2, dtype=torch.float64)  # loss, items
+        heard: list[tuple[str, str, str]] = []  # reference, hypothesis, language
+        error: ModelError | None = None
+        by_id = {utterance.utterance_id: utterance for utterance in batches.utterances}
+        try:
+            for piece, (losses, transcripts) in self._heard_in_pieces(batches):
+                totals += losses
+                for utterance_id, transcript in zip(piece.utterance_ids, transcripts, strict=True):
+                    utterance = by_id[utterance_id]
+                    heard.append((utterance.transcript, transcript.text, utterance.language))
+        except ModelError as failure:  # the other ranks must hear of it
+            error = failure
+        totals, heard = self._gather(totals, heard, error)
+        return figures_of(totals, heard, prefix)
+
+    def _heard_in_pieces(
+        self, batches: EvaluationBatches
+    ) -> Iterator[tuple[Batch, tuple[torch.Tensor, list[Transcript]]]]:
+        """Of all validation batches, as whole as memory allows: (loss, items) summed over rows, and hypotheses."""
+
+        def listen(rows: Batch) -> tuple[torch.Tensor, list[Transcript]]:
+            rows = self._prepare_inputs(rows)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                losses = self.recognizer.losses(self.recognizer.model, rows)
+                transcripts = self.recognizer.decode(rows, self.decode_options)
+            return torch.stack([losses.sum(), self.recognizer.items(rows).sum()]).double().cpu(), transcripts
+
+        for batch in batches.in_order(self.args.dataloader_num_workers):
+            self.failures.update({refusal.audio_path: refusal for refusal in batch.failures})
+            if batch.weights.any():
+                yield from each_piece(
+                    batch, listen, self.valid_limit, max_retries=self.recovery.max_retries, name_of=self.name_of
+                )
+
     def _gather(
-        self, totals: torch.Tensor, heard: list[tuple[str, str, str]]
+        self, totals: torch.Tensor, heard: list[tuple[str, str, str]], error: ModelError | None
     ) -> tuple[torch.Tensor, list[tuple[str, str, str]]]:
-        """Every rank gets the sums and hypotheses of all, so that all agree on what is best."""
-        if self.args.world_size == 1:
-            return totals, heard
-        parts: list[Any] = [None] * self.args.world_size
-        torch.distributed.all_gather_object(parts, (totals, heard))
+        """Every rank gets the sums and hypotheses of all, so that all agree on what is best, or the error of any."""
+        parts = gathered((totals, heard, error), self.args.world_size)
+        for failure in (part[2] for part in parts if part[2] is not None):
+            raise failure
         return sum((part[0] for part in parts), torch.zeros(2, dtype=torch.float64)), [
             row for part in parts for row in part[1]
         ]
@@ -236,11 +306,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         A new best is always saved, whatever the saving rhythm.
         """
         name = f"eval_{self.args.metric_for_best_model}"
-        best = (math.inf, math.inf)
-        for logged in self.state.log_history:
-            if logged["step"] == self.state.best_global_step and name in logged:
-                best = (logged[name], logged["eval_loss"])
-        is_new_best = (metrics[name], metrics["eval_loss"]) < best
+        is_new_best = (metrics[name], metrics["eval_loss"]) < best_so_far(self.state, name)
         if is_new_best:
             self.state.best_metric = metrics[name]
             self.state.best_global_step = self.state.global_step
@@ -248,8 +314,12 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         return is_new_best
 
     def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
-        with merged_for_a_while(self.recognizer.model):
-            metrics: dict[str, float] = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=skip_scheduler)
+        try:
+            with merged_for_a_while(self.recognizer.model):
+                metrics: dict[str, float] = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
+        except ModelError:  # a clip that does not fit: what was learned is kept
+            self._save_checkpoint(self.model, trial)
+            raise
         if self.state.global_step == 0:  # the untouched start takes part in the choice of the best
             self._determine_best_metric(metrics, trial)
             self._save_checkpoint(self.model, trial)
@@ -288,6 +358,8 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
             "sum": self.accelerator.reduce(self._tr_loss.clone(), reduction="mean").item(),
             "since_step": self._globalstep_last_logged,
         }
+        limits = {"training": self.limit.state(), "validation": self.valid_limit.state()}
+        self.state.stateful_callbacks[MEMORY_LIMITS] = limits
 
     def _load_callback_state(self) -> None:
         """Callbacks as they were; the stock method would also restore the wish to stop, and end the run at once."""
@@ -295,6 +367,10 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
             stored = self.state.stateful_callbacks.get(type(callback).__name__, {})
             for name, value in stored.get("attributes", {}).items():
                 setattr(callback, name, value)
+        for name, limit in (("training", self.limit), ("validation", self.valid_limit)):
+            if MEMORY_LIMITS in self.state.stateful_callbacks:  # not in a checkpoint of an earlier version
+                limit.load(self.state.stateful_callbacks[MEMORY_LIMITS][name])
+        self.agreement = Agreement(self.limit, self.args.world_size, self.args.device)
         self.state.compute_steps(self.args, self.state.max_steps)  # the configuration's rhythms, not the checkpoint's
 
     def _restore_unlogged_loss(self) -> None:
@@ -309,6 +385,12 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
             load_training_state(Path(checkpoint), self.optimizer, self.lr_scheduler, self.accelerator.scaler)
             if self.args.should_save:  # a kill between a checkpoint and its links
                 self._link(Path(checkpoint).parent)
+
+    def _prepare_for_training(self, *given: Any, **named: Any) -> Any:
+        """As ever, but steps of the optimizer begin anew where memory ran out, and fail on all ranks or on none."""
+        prepared = super()._prepare_for_training(*given, **named)
+        retry_steps(self.optimizer, self.recovery.max_retries, lambda error: self.agreement.reach(error))
+        return prepared
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         """Loaded with the optimizer."""

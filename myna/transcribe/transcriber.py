@@ -58,6 +58,7 @@ class Transcriber:
     ) -> None:
         import torch
 
+        from myna.models.memory_limit import MemoryLimit
         from myna.models.recognizer import DecodeOptions
 
         self.recognizer = _loaded(model) if isinstance(model, str | Path) else model
@@ -66,6 +67,7 @@ class Transcriber:
         self._batch_seconds = batch_seconds
         self._window_seconds = window_seconds
         self._max_seconds = max_seconds
+        self._limit = MemoryLimit()
 
     def transcribe(self, source: Source) -> Transcript:
         """The text of one recording.
@@ -147,7 +149,11 @@ class Transcriber:
             start += capacity
 
     def _decode(self, clips: Sequence[AudioClip]) -> list[Transcript]:
-        return self.recognizer.decode(_batch(clips, self.recognizer), self._options)
+        from myna.models.memory_limit import each_piece
+
+        batch = _batch(clips, self.recognizer)
+        pieces = each_piece(batch, lambda rows: self.recognizer.decode(rows, self._options), self._limit)
+        return [transcript for _, transcripts in pieces for transcript in transcripts]
 
 
 def _loaded(model: str | Path) -> Recognizer:

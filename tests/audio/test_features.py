@@ -6,7 +6,7 @@ import torch
 from recordings import chirp
 
 from myna.audio.decode import decode
-from myna.audio.features import LogMel, mel_filterbank
+from myna.audio.features import LogMel, ParakeetLogMel, mel_filterbank
 from myna.samples import AudioClip
 
 
@@ -96,3 +96,35 @@ def test_another_sample_rate_is_refused():
         LogMel()(noise_clip(1.0, rate_hz=8_000))
     with pytest.raises(ValueError, match="0 samples"):
         LogMel()(AudioClip(np.zeros(0, np.float32), 16_000))
+
+
+def parakeets_own(samples: np.ndarray) -> torch.Tensor:
+    from transformers import ParakeetFeatureExtractor
+
+    given = ParakeetFeatureExtractor()(samples, sampling_rate=16_000, return_tensors="pt")
+    return given.input_features[0][given.attention_mask[0]]  # (T, 80)
+
+
+@pytest.mark.parametrize("num_samples", [1_600, 1_759, 1_760, 16_001, 48_000])
+def test_equal_to_parakeet_on_synthetic_audio(num_samples):
+    for samples in (chirp(3.0)[:num_samples], noise_clip(3.0).samples[:num_samples]):
+        theirs = parakeets_own(samples)
+        ours = ParakeetLogMel()(AudioClip(samples, 16_000))
+        assert ours.shape == theirs.shape == (ParakeetLogMel().num_frames(num_samples), 80)
+        assert (ours - theirs).abs().max() < 1e-4
+
+
+def test_equal_to_parakeet_on_real_speech(shared):
+    paths = sorted((shared / "corpora" / "common_voice_vi").rglob("*.mp3"))[:5]
+    assert len(paths) == 5
+    for path in paths:
+        clip = decode(path, sample_rate_hz=16_000)
+        assert (ParakeetLogMel()(clip) - parakeets_own(clip.samples)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("num_samples", [1, 160, 161, 1_599])
+def test_parakeet_hears_short_clips_and_silence(num_samples):
+    for samples in (noise_clip(1.0).samples[:num_samples], np.zeros(num_samples, np.float32)):
+        features = ParakeetLogMel()(AudioClip(samples, 16_000))
+        assert features.shape == (10, 80)
+        assert features.isfinite().all()

@@ -115,6 +115,8 @@ def test_augmentation_makes_clips_longer():
     assert augmented(load_config([])).longest_seconds(4) == 4
     window = [f"augment=[{speed}]", "model.family=whisper", "model.pretrained=openai/whisper-tiny"]
     assert augmented(load_config([], window)).longest_seconds(4) == 4
+    short = [*window, "model.audio_context=auto", "training.eval_on_start=true"]
+    assert augmented(load_config([], short)).longest_seconds(4) == 5
     plain, _ = planned()
     longer, _ = planned(f"augment=[{speed}]")
     assert longer.choices["per_device_train_batch_size"].value < plain.choices["per_device_train_batch_size"].value

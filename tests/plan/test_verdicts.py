@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from plan_cases import Asked, card, model
 
+from myna.models.audio_context import AudioContext
 from myna.plan.profiles.hardware import HardwareProfile
 from myna.plan.verdicts import PUBLISHED_ROWS, published_verdicts, verdicts
 
@@ -24,6 +27,11 @@ def test_whisper_hears_its_window_whatever_the_clip():
     assert {
         found.seconds for found in verdicts(card(10), model(family="whisper", frozen=()), 1, 1, 4, ask=Asked())
     } == {30}
+
+
+def test_whisper_in_short_context_hears_the_clip_and_its_margin():
+    subject = replace(model(family="whisper", frozen=()), context=AudioContext(3.0))
+    assert {found.seconds for found in verdicts(card(10), subject, 1, 1, 4, ask=Asked())} == {7}
 
 
 def test_the_published_rows_name_known_cards():

@@ -21,7 +21,7 @@ from myna.feed.local import LocalFeed
 from myna.feed.work import TrainingBatches
 from myna.models.build import build_recognizer
 from myna.models.recognizer import DecodeOptions
-from myna.train.run import training_arguments
+from myna.train.arguments import training_arguments
 from myna.train.trainer import SpeechTrainer
 
 CLIPS_PER_STEP = 32

@@ -66,8 +66,12 @@ def test_own_producers_that_cannot_work_end_the_run(tone_catalog, tmp_path, monk
     assert "/gone.db" in capfd.readouterr().err
 
 
+def ranks_of(world_size: int) -> SimpleNamespace:
+    return SimpleNamespace(world_size=world_size, gradient_accumulation_steps=1)
+
+
 def test_a_run_resumed_on_fewer_ranks_has_the_same_steps(tmp_path):
-    config, ranks = load_config([], SMALL), [SimpleNamespace(world_size=2), SimpleNamespace(world_size=1)]
+    config, ranks = load_config([], SMALL), [ranks_of(2), ranks_of(1)]
     before = training_batches(config, write_clips(tmp_path), SmallProcessor(), ranks[0])
     (tmp_path / "config.yaml").write_text(with_step_seconds(config, before).to_yaml())
     after = training_batches(
@@ -109,7 +113,7 @@ def test_shards_in_a_folder_with_a_hash_in_its_name_stay_apart(tmp_path):
     addresses = [f"{tmp_path}/c#1/train/shard-{number:06d}.tar#512+100" for number in (0, 0, 1)]
     utterances = [Utterance(f"id{number}", address, "a", "a", 1.0, "train") for number, address in enumerate(addresses)]
     config = load_config([], ["data.shards=c#1", "feed.step_seconds=4", *SMALL])
-    work = training_batches(config, utterances, SmallProcessor(), SimpleNamespace(world_size=1))
+    work = training_batches(config, utterances, SmallProcessor(), ranks_of(1))
     assert work.shard_of.tolist() == [0, 0, 1]
 
 

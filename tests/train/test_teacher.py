@@ -40,6 +40,17 @@ def distillation(student: Recognizer, teacher: Recognizer, **settings) -> Distil
     return Distillation(student, teacher, **values)
 
 
+def test_a_student_in_short_context_learns_from_a_teacher_in_full(bases: Path) -> None:
+    short = ("model.audio_context=auto", "training.eval_on_start=true")
+    student = build_method(bases / "whisper", "whisper", "full", *short)
+    teacher = build_method(bases / "whisper", "whisper", "full")
+    batch = speech_batch(student)
+    assert batch.features.shape[1] == 400
+    heard = distillation(student, teacher).taught(batch)
+    in_full = distillation(teacher, teacher).taught(speech_batch(teacher))
+    assert torch.equal(heard.log_probs, in_full.log_probs)
+
+
 def other_than(teacher: Recognizer) -> Recognizer:
     changed = copy.deepcopy(teacher)
     generator = torch.Generator().manual_seed(1)

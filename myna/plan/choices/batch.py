@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from myna.plan.profiles.model import ModelProfile
     from myna.plan.request import MemoryRequest, StepSettings
 
-WHISPER_WINDOW_SECONDS = 30.0
 CLIP_BY_CLIP_FAMILIES = {"wav2vec2", "hubert", "wavlm"}
 _MIDDLING = (0.9, 0.5, 0.1, 0.7, 0.3)  # quantiles of the lengths that follow the longest batch, in no order
 
@@ -51,24 +50,23 @@ class Case:
 
     @property
     def is_padded(self) -> bool:
-        """Whether the model pads every clip to one length."""
+        """Whether the front end pads clips with silence that the model hears, so that there is no padding mask."""
         return self.model.family == "whisper"
 
     @property
     def durations_seconds(self) -> NDArray[np.float64]:
         """(n,) as the model pads them; each stands for the same number of clips."""
-        durations = self.dataset.durations_seconds
-        return np.full_like(durations, WHISPER_WINDOW_SECONDS) if self.is_padded else durations
+        return self.model.padded_seconds(self.dataset.durations_seconds)
 
     @property
     def mean_seconds(self) -> float:
         """Of a clip as the model pads it."""
-        return WHISPER_WINDOW_SECONDS if self.is_padded else self.dataset.mean_seconds
+        return float(self.durations_seconds.mean()) if self.is_padded else self.dataset.mean_seconds
 
     @property
     def longest_seconds(self) -> float:
         """Of a clip as the model pads it."""
-        return WHISPER_WINDOW_SECONDS if self.is_padded else self.dataset.max_seconds
+        return float(self.model.padded_seconds(self.dataset.max_seconds))
 
     def shorter_seconds(self) -> list[float]:
         """Lengths that follow the longest one during a run: memory is then cut into pieces that do not fit again."""

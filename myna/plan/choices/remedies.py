@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from myna.plan.request import MemoryRequest
 
 LORA_RANK = 32
-_ADAPTED_FAMILIES = {"wav2vec2", "hubert", "wavlm", "whisper"}  # whose attention has q_proj and v_proj
+_ADAPTED_FAMILIES = {"wav2vec2", "hubert", "wavlm", "whisper", "parakeet"}  # whose attention has q_proj and v_proj
 
 
 def remedies(ask: AskMemory, request: MemoryRequest, *, family: str, seconds: float, limit_bytes: int) -> Iterator[str]:

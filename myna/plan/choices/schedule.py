@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from myna.plan.choices.batch import WHISPER_WINDOW_SECONDS
+from myna.models.audio_context import WINDOW_SECONDS
 from myna.plan.choices.cuts import LOST_SHARE, cut, lost_share
 from myna.plan.render import gib
 from myna.plan.training_plan import Choice
@@ -73,12 +73,12 @@ def data_choices(hardware: HardwareProfile, dataset: DatasetProfile) -> dict[str
 def duration_choices(batch: BatchPlan, dataset: DatasetProfile) -> dict[str, Choice]:
     """The longest clip that is kept, and the pieces that longer recordings are recognised in."""
     kept_seconds = batch.case.dataset.max_seconds
-    window = WHISPER_WINDOW_SECONDS if batch.case.is_padded else math.inf
+    window = WINDOW_SECONDS if batch.case.is_padded else math.inf
     longest = math.ceil(100 * min(kept_seconds, window)) / 100
     reason = "the longest clip there is: all are kept"
     if kept_seconds < dataset.max_seconds or kept_seconds > window:
         reason = f"of up to {dataset.max_seconds:.2f} s; longer ones are left out"
-    chunk = WHISPER_WINDOW_SECONDS if batch.case.is_padded else min(CHUNK_SECONDS, float(math.ceil(longest)))
+    chunk = WINDOW_SECONDS if batch.case.is_padded else min(CHUNK_SECONDS, float(math.ceil(longest)))
     return {
         "max_audio_duration_seconds": Choice(longest, reason + _proposed_cut(batch)),
         "audio_chunk_length_seconds": Choice(

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE_HZ = 16_000
 FEATURE_RATE_HZ = 100  # log-mel frames a second
-WHISPER_SECONDS = 30  # what its encoder always hears
 OURS_SUBSAMPLING = 4
 OURS_CHANNELS = 32  # of our subsampling's two convolutions
 BORDER_FRAMES = 2.0  # that rounding and padding add, at most
@@ -141,7 +140,7 @@ def _wav2vec2(config: dict[str, Any], labels_per_second: float) -> Anatomy:
 def _whisper(config: dict[str, Any], labels_per_second: float) -> Anatomy:
     width, positions = config["d_model"], config["max_source_positions"]
     tokens = Polynomial([5.0, labels_per_second])
-    heard = Polynomial([float(positions)])
+    heard = _frames(FEATURE_RATE_HZ / 2)
     encoder = Stack(
         config["encoder_layers"], width, config["encoder_ffn_dim"], config["encoder_attention_heads"], heard
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.polynomial import Polynomial
 
+from myna.models.audio_context import WINDOW_SECONDS
 from myna.plan.memory.anatomy import Anatomy, Stack, anatomy
 from myna.plan.memory.fit import BoundedMemory
 from myna.plan.memory.polynomials import CLIP_SECONDS, CLIP_SECONDS_SQUARED, CLIPS, CONSTANT, NUM_TERMS
@@ -54,7 +55,10 @@ def closed_formula(request: MemoryRequest) -> MemoryModel:
     if request.teacher:
         teacher = anatomy(request.teacher.config, request.labels_per_second)
         held["parameters"] = held["parameters"] + _constant(_weight_bytes(request.teacher, teacher))
-        held["activations"] = _per_clip(_passing(teacher, request))
+        passing = _passing(teacher, request)
+        if request.teacher.config.get("model_type") == "whisper":  # hears 30 s of a clip whose student hears less
+            passing = Polynomial([passing(WINDOW_SECONDS)])
+        held["activations"] = _per_clip(passing)
     if settings.precision != "fp32":
         held["autocast_copies"] = _constant(2.0 * parameters)
     if training:

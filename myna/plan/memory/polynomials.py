@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CONSTANT, CLIPS, SECONDS, CLIP_SECONDS, CLIP_SECONDS_SQUARED, SECONDS_SQUARED = range(6)
 FEATURE_RATE_HZ = 100
 WAVE_SAMPLES, WAVE_STRIDE, WAVE_BORDER = 16_000, 320, 80  # wav2vec 2.0: (samples - 400) // 320 + 1 frames
-NUM_LENGTHS = 6
+NUM_LENGTHS = 7
 NUM_TERMS = 2 + 4 * NUM_LENGTHS
 # Simplest first. A constant beside a term stands for a border: convolutions lose frames there, padding adds some.
 CANDIDATES = (
@@ -46,10 +46,16 @@ GAIN = 0.7  # a less simple polynomial must be that much closer to be taken
 
 
 def lengths(seconds: float) -> list[float]:
-    """A clip's length in different countings: seconds, feature frames, these by 2, 4 and 8, wav2vec 2.0's frames."""
+    """A clip's length in several countings: seconds, feature frames, these by 2, 4 and 8, wav2vec 2.0's, Whisper's."""
     frames = int(FEATURE_RATE_HZ * seconds) + 1
     wave_frames = (int(WAVE_SAMPLES * seconds) - WAVE_BORDER) // WAVE_STRIDE
-    return [seconds, frames, *(math.ceil(frames / stride) for stride in (2, 4, 8)), wave_frames]
+    by_strides = (math.ceil(frames / stride) for stride in (2, 4, 8))
+    return [seconds, frames, *by_strides, wave_frames, whisper_positions(seconds)]
+
+
+def whisper_positions(seconds: float) -> int:
+    """Of Whisper's encoder, which hears as many seconds as it is given: two feature frames each."""
+    return math.ceil(int(FEATURE_RATE_HZ * seconds) / 2)
 
 
 def terms(clips: float, seconds: float) -> Floats:

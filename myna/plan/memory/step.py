@@ -141,12 +141,21 @@ class Stage:
         taught = None
         if self.teacher is not None:
             with torch.no_grad():
-                _, said = _losses(self.teacher, batch)
+                _, said = _losses(self.teacher, _in_full_context(self.teacher, batch))
             taught = taught_by(said, TEMPERATURE)
             del said
         self.model.train()
         loss, logits = _losses(self.model, batch)
         return loss if taught is None else loss + divergence(logits, taught, TEMPERATURE).mean()
+
+
+def _in_full_context(teacher: PreTrainedModel, batch: Inputs) -> Inputs:
+    """A batch as a teacher hears it: Whisper hears 30 s of a clip whose student hears less."""
+    if not is_whisper(teacher):
+        return batch
+    features = batch["input_features"]
+    missing = 2 * teacher.config.max_source_positions - features.shape[1]
+    return batch | {"input_features": F.pad(features, (0, 0, 0, missing))}
 
 
 def _autocast(model: PreTrainedModel, device: str, dtype: torch.dtype) -> None:

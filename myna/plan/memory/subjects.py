@@ -13,6 +13,7 @@ from transformers.optimization import Adafactor  # here, since importing it make
 
 from myna.errors import ModelError
 from myna.models.parts import freeze_part
+from myna.plan.memory.polynomials import whisper_positions
 from myna.plan.memory.stand_ins import Adam8bit, quantize
 from myna.plan.request import LoraSpec, MemoryRequest, ModelSpec, StepSettings
 
@@ -23,7 +24,6 @@ SAMPLE_RATE_HZ = 16_000
 FRAMES_PER_SECOND = 100  # of log-mel features, one every 10 ms
 MEL_BINS = 80  # where a configuration says nothing, and what stacked features are made of
 MEL_BIN_NAMES = ("n_mels", "num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim")
-WHISPER_FRAMES = 3000  # Whisper hears 30 s, whatever the clip
 LABEL_ID = 1
 
 Inputs = dict[str, Tensor]
@@ -52,6 +52,10 @@ def build_model(spec: ModelSpec, settings: StepSettings, *, real: bool = False) 
         from myna.models.front_end import run_front_end_by_clip
 
         run_front_end_by_clip(model, at_most_clips=None if real else 2)
+    if is_whisper(model):
+        from myna.models.whisper_encoder import hear_any_length
+
+        hear_any_length(model)
     if spec.quantized:
         quantize(model)
     # Gradient checkpointing has another name in some releases of transformers, which peft does not know either.
@@ -108,7 +112,7 @@ def make_batch(model: PreTrainedModel, request: MemoryRequest, clips: int, secon
         model: decides the kind of input and, from its configuration, the feature size.
         request: decides the number of labels, and whether there is a padding mask.
         clips: B.
-        seconds: of every clip.
+        seconds: of every clip, as its model pads it.
 
     Returns:
         The forward's arguments. Labels are (B, U), U = labels per second * seconds, two at least.
@@ -126,7 +130,7 @@ def make_batch(model: PreTrainedModel, request: MemoryRequest, clips: int, secon
             "label_lengths": torch.full((clips,), num_labels),
         }
     if is_whisper(model):
-        return {"input_features": torch.zeros(clips, WHISPER_FRAMES, mel_bins), "labels": labels}
+        return {"input_features": torch.zeros(clips, 2 * whisper_positions(seconds), mel_bins), "labels": labels}
     if name == "input_features":
         stacked = mel_bins // MEL_BINS if hasattr(model.config, "feature_projection_input_dim") else 1
         length = frames // stacked
@@ -143,7 +147,7 @@ def make_batch(model: PreTrainedModel, request: MemoryRequest, clips: int, secon
 
 
 def is_whisper(model: PreTrainedModel) -> bool:
-    """Whether the model hears 30 s and learns as `myna.models.whisper` says."""
+    """Whether the model learns as `myna.models.whisper` says."""
     return bool(model.config.model_type == "whisper")
 
 

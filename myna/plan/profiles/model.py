@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from myna.errors import ModelError
 from myna.models.adapters import adapter_targets, saved_modules, unquantized, without_adapters
+from myna.models.audio_context import context_seconds, context_to_learn
 from myna.models.parts import freeze_part, frozen_names, keep_layers
 from myna.plan.profiles.known_models import ALIASES, KNOWN_MODELS
 from myna.plan.profiles.model_spec import matches_target, rebuild_problem, spec_of, unwrapped
@@ -18,10 +21,12 @@ from myna.plan.request import LoraSpec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
     from myna.config import Config
+    from myna.models.audio_context import AudioContext
     from myna.plan.request import ModelSpec
 
 FP32_BYTES = 4
@@ -48,6 +53,7 @@ class ModelProfile:
     gradient_bytes: int  # fp32
     optimizer_bytes: int  # AdamW
     spec: ModelSpec
+    context: AudioContext | None = None  # what Whisper hears of a clip; None is 30 s
     rebuild_problem: str = ""  # why no other process can rebuild it; its memory is then estimated by a formula
 
     @classmethod
@@ -143,12 +149,19 @@ class ModelProfile:
         for part in [*frozen, *(_custom_frozen(model) if settings.freeze_front_end else ())]:
             freeze_part(model, part)
         profile, adapter = cls.of(model, Path(settings.pretrained).name), config.adapter
+        profile = replace(profile, context=context_to_learn(settings))
         if adapter.kind == "none":
             return profile
         targets = tuple(adapter_targets(model, adapter.target_modules, frozen))
         saved = tuple(saved_modules(model, adapter.modules_to_save))
         lora = LoraSpec(adapter.rank, targets, adapter.dropout, saved)
         return _with_adapters(profile, model, lora, adapter.kind == "qlora")
+
+    def padded_seconds(self, durations_seconds: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        """What clips of these lengths cost once the front end has padded them."""
+        if self.family == "whisper":
+            return context_seconds(durations_seconds, self.context)
+        return np.asarray(durations_seconds, dtype=np.float64)
 
     @property
     def state_bytes(self) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from plan_cases import GB, Asked, FormulaMemory, card, dataset, model
 
 from myna.errors import PlanError
 from myna.feed.epoch import BatchBudget, plan_epoch
+from myna.models.audio_context import AudioContext
 from myna.plan.choices.batch import may_run_by_clip
 from myna.plan.choices.choose import choose
 from myna.plan.choices.cuts import cut, lost_share
@@ -127,6 +129,15 @@ def test_whisper_is_planned_at_its_window_with_the_flash_kernel():
     found = plan(subject=model(family="whisper", frozen=()), data=dataset(longest_seconds=12, mean_seconds=4))
     assert found.memory.seconds == 30
     assert found.feed.step_seconds == 32 * 30
+    assert found.settings.attention == "flash"
+    assert values(found)["audio_chunk_length_seconds"] == 30
+
+
+def test_whisper_in_short_context_is_planned_at_its_clips_and_their_margins():
+    subject = replace(model(family="whisper", frozen=()), context=AudioContext(3.0))
+    found = plan(subject=subject, data=dataset(longest_seconds=12, mean_seconds=4))
+    assert found.memory.seconds == 15
+    assert 32 * 7 <= found.feed.step_seconds <= 32 * 7.1
     assert found.settings.attention == "flash"
     assert values(found)["audio_chunk_length_seconds"] == 30
 

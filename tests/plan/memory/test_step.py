@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -120,3 +121,11 @@ def test_the_order_of_events_does_not_depend_on_the_batch() -> None:
 def test_a_class_that_does_not_exist_is_named() -> None:
     with pytest.raises(ModelError, match="no_such_module"):
         trace(request(ModelSpec("no_such_module:Model", "no_such_module:Config", {})), 2, 3.0)
+
+
+def test_a_whisper_that_teaches_hears_its_whole_window() -> None:
+    """Its share of the work does not depend on what the student hears."""
+    alone = replace(request(SPECS["whisper"]), labels_per_second=0.05)  # two labels, whatever the length
+    taught = replace(alone, teacher=SPECS["whisper"])
+    shares = [trace(taught, 2, seconds).flops - trace(alone, 2, seconds).flops for seconds in (4.0, 30.0)]
+    assert shares[0] == shares[1] > trace(alone, 2, 4.0).flops

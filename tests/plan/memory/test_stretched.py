@@ -27,6 +27,12 @@ def test_training_is_asked_at_the_length_that_clips_may_get():
     assert longer.largest_batch(8, 10 * GB) == plain.largest_batch(10, 10 * GB)
 
 
+def test_no_clip_gets_longer_than_the_model_takes():
+    longer = stretched(FormulaMemory, Chain([SLOWER]), REQUEST, most_seconds=9.0)
+    assert longer.peak(2, 8).bytes == FormulaMemory(REQUEST).peak(2, 9).bytes
+    assert longer.reserved(1, 4, [(2, 8)]) == FormulaMemory(REQUEST).peak(2, 9).bytes
+
+
 def test_evaluation_and_plain_clips_are_asked_as_they_are():
     ask = partial(stretched, FormulaMemory)
     assert type(ask(Chain([]), REQUEST)) is FormulaMemory

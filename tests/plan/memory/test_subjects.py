@@ -63,7 +63,7 @@ def test_batches_have_the_inputs_of_their_family() -> None:
     labels = {"labels": (3, 20)}
     assert batch_shapes(SPECS["wav2vec2"]) == {"input_values": (3, 32_000), "attention_mask": (3, 32_000), **labels}
     assert batch_shapes(SPECS["wav2vec2"], attention="flash") == {"input_values": (3, 32_000), **labels}
-    assert batch_shapes(SPECS["whisper"]) == {"input_features": (3, 3000, 80), **labels}
+    assert batch_shapes(SPECS["whisper"]) == {"input_features": (3, 200, 80), **labels}
     assert batch_shapes(SPECS["parakeet"]) == {"input_features": (3, 201, 80), "attention_mask": (3, 201), **labels}
     assert "attention_mask" in batch_shapes(SPECS["parakeet"], attention="flash")
     assert batch_shapes(SPECS["conformer"]) == {
