@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from myna.errors import ModelError
 from myna.models.ctc import CTCProcessor
+from myna.models.parakeet_processor import ParakeetProcessor
 from myna.models.wav2vec2_processor import Wav2Vec2Processor
 from myna.models.whisper_processor import WhisperProcessor
 
@@ -120,6 +121,13 @@ def _traits(processor: Processor) -> dict[str, tuple[object, str]]:
             pieces = processor.tokenizer.pieces
             return {
                 "features": (processor.log_mel, str(processor.log_mel)),
+                "vocabulary": (list(pieces), _shown(pieces)),
+            }
+        case ParakeetProcessor():
+            pieces = processor.tokenizer.pieces
+            return {
+                "features": (processor.log_mel, str(processor.log_mel)),
+                "frames": (processor.subsampling_factor, f"one of {processor.subsampling_factor}"),
                 "vocabulary": (list(pieces), _shown(pieces)),
             }
         case Wav2Vec2Processor():

@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
-from myna.audio.features import LogMel
+from myna.audio.features import LogMel, ParakeetLogMel
 from myna.errors import ModelError
 from myna.models.ctc import CTCProcessor
 from myna.models.distillation import divergence, hold_in, refuse_unlike, taught_by
+from myna.models.parakeet_processor import ParakeetProcessor
 from myna.models.tokenizer import TextTokenizer
 from myna.models.wav2vec2_processor import Wav2Vec2Processor
 from myna.models.whisper_processor import WhisperProcessor
@@ -95,6 +96,10 @@ def samples(text: str = "abc", normalize: bool = True, stride: int = 2) -> Wav2V
     return Wav2Vec2Processor(TextTokenizer.train([text], "char", 0), [(10, 5), (3, stride)], normalize=normalize)
 
 
+def parakeet(factor: int = 8) -> ParakeetProcessor:
+    return ParakeetProcessor(TextTokenizer.train(["abc"], "char", 0), ParakeetLogMel(), factor)
+
+
 @pytest.mark.parametrize(
     ("student", "teacher", "difference"),
     [
@@ -103,6 +108,7 @@ def samples(text: str = "abc", normalize: bool = True, stride: int = 2) -> Wav2V
         (ctc(), samples(), "as CTC does; received Wav2Vec2"),
         (samples(), samples(normalize=False), "normalised samples .False, not True"),
         (samples(), samples("abcd", stride=3), "frames.*vocabulary"),
+        (parakeet(), parakeet(4), "frames .one of 4, not one of 8"),
     ],
 )
 def test_a_teacher_that_hears_or_speaks_otherwise_is_refused(student, teacher, difference):
@@ -113,6 +119,7 @@ def test_a_teacher_that_hears_or_speaks_otherwise_is_refused(student, teacher, d
 def test_a_teacher_of_its_own_kind_is_taken(shared):
     refuse_unlike(ctc(), ctc())
     refuse_unlike(samples(), samples())
+    refuse_unlike(parakeet(), parakeet())
     folder = shared / "models" / "whisper-tiny"
     refuse_unlike(WhisperProcessor.from_pretrained(folder, "es"), WhisperProcessor.from_pretrained(folder))
 

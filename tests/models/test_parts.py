@@ -97,7 +97,7 @@ def test_layers_that_are_kept_are_copies(tmp_path: Path, kind: str, count: int, 
     assert rebuilt.state_dict().keys() == left.keys()
 
 
-@pytest.mark.parametrize("kind", ["whisper", "conformer", "transformer", "wav2vec2"])
+@pytest.mark.parametrize("kind", ["whisper", "conformer", "transformer", "wav2vec2", "parakeet"])
 def test_a_cut_model_is_saved_as_an_ordinary_one(tmp_path: Path, shared: Path, kind: str) -> None:
     base = write_base(tmp_path / kind, kind, shared)
     decoder = ["model.keep_decoder_layers=1"] if kind == "whisper" else []
