@@ -66,6 +66,7 @@ class DataConfig(Section):
     version: str = ""  # dataset version ID (or a unique prefix); "" is the newest
     shards: str = ""  # train: folder or URL that `myna shard` wrote; recordings come from there instead of from files
     language: str = ""  # ISO 639 code for rows that name none
+    transcripts: Literal["required", "optional"] = "required"  # optional: rows without one come in, for pre-training
     columns: ColumnNames = ColumnNames()
     min_duration_seconds: float = Field(default=0.5, ge=0)
     max_duration_seconds: float = Field(default=30.0, gt=0, le=600)
@@ -131,6 +132,25 @@ class AdapterConfig(Section):
     compute_dtype: Literal["fp32", "bf16", "fp16"] | Auto = "auto"  # qlora: of its products; `auto`: training's
 
 
+class PretrainConfig(Section):
+    """The objective of wav2vec 2.0; names and defaults are those of transformers' `Wav2Vec2Config` and its example.
+
+    A pretrained model with a codebook keeps that one's sizes.
+    """
+
+    mask_time_prob: float = Field(default=0.65, gt=0, lt=1)  # share of encoder frames masked, were no spans to overlap
+    mask_time_length: int = Field(default=10, ge=2)  # encoder frames of a span: 20 ms each (wav2vec2), 40 ms (ours)
+    num_negatives: int = Field(default=100, ge=1, le=1000)  # other masked frames of the clip, for each masked frame
+    num_codevector_groups: int = Field(default=2, ge=1, le=16)  # codebooks
+    num_codevectors_per_group: int = Field(default=320, ge=2, le=10_000)  # codes in each
+    codevector_dim: int = Field(default=256, ge=2)  # width of the codes of all groups, a multiple of their number
+    proj_codevector_dim: int = Field(default=256, ge=2)  # width in which codes and predictions are compared
+    contrastive_logits_temperature: float = Field(default=0.1, gt=0)
+    diversity_loss_weight: float = Field(default=0.1, ge=0)
+    max_gumbel_temperature: float = Field(default=2.0, gt=0)  # of the choice of codes, at the first step
+    min_gumbel_temperature: float = Field(default=0.5, gt=0)  # after 70 % of the steps
+
+
 class LearningRates(Section):
     """Rates of parts that learn at another than `training.learning_rate`."""
 
@@ -143,6 +163,8 @@ class TrainingConfig(Section):
     """How to train; the names and meanings of `transformers.TrainingArguments`, but for the ones noted."""
 
     output_dir: str = "runs/run"
+    # Ours: to write down speech, or to learn from speech alone (self-supervised, wav2vec 2.0), transcripts unread
+    objective: Literal["transcribe", "pretrain"] = "transcribe"
     num_train_epochs: float = Field(default=20, gt=0)
     max_steps: int = -1
     effective_batch_size: Count = 32  # ours: clips an optimizer step holds on average; `auto` splits it as memory wants
@@ -212,6 +234,7 @@ class Config(Section):
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig = AdapterConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     feed: FeedConfig = FeedConfig()
     training: TrainingConfig = TrainingConfig()
     decode: DecodeConfig = DecodeConfig()

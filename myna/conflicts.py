@@ -55,6 +55,8 @@ def conflicts(config: Config) -> list[str]:
         found.append("training.eval_on_start needs training.eval_strategy epoch or steps; received no")
     if training.early_stopping_patience and training.eval_strategy == "no":
         found.append("training.early_stopping_patience needs training.eval_strategy epoch or steps; received no")
+    if training.objective == "pretrain":
+        found += _pretrain_conflicts(config)
     return found + _rate_conflicts(config) + (_adapter_conflicts(config) if config.adapter.kind != "none" else [])
 
 
@@ -67,6 +69,36 @@ def _rate_conflicts(config: Config) -> list[str]:
         found.append("training.learning_rates.head works with CTC: Whisper's words come from its decoder")
     if rates.encoder and model.freeze_encoder:
         found.append("training.learning_rates.encoder: model.freeze_encoder=true leaves nothing there to learn")
+    return found
+
+
+def _pretrain_conflicts(config: Config) -> list[str]:
+    model, training, pretrain = config.model, config.training, config.pretrain
+    objective = "training.objective=pretrain"
+    found = []
+    if model.family == "whisper":
+        found.append(f"{objective} works with conformer, transformer and wav2vec2: Whisper learns from texts alone")
+    if config.adapter.kind != "none":
+        found.append(f"{objective} trains whole encoders; received adapter.kind={config.adapter.kind}")
+    if model.freeze_encoder or model.freeze_layers:
+        found.append(f"{objective} trains the encoder: it needs model.freeze_encoder=false and model.freeze_layers=0")
+    if training.learning_rates.model_dump(exclude_none=True):
+        found.append(f"{objective} has one learning rate; received training.learning_rates")
+    if training.metric_for_best_model != "loss":
+        found.append(
+            f"{objective} needs training.metric_for_best_model=loss, since nothing is written down; received "
+            f"{training.metric_for_best_model}"
+        )
+    if pretrain.codevector_dim % pretrain.num_codevector_groups:
+        found.append(
+            f"pretrain.codevector_dim: expected a multiple of pretrain.num_codevector_groups="
+            f"{pretrain.num_codevector_groups}; received {pretrain.codevector_dim}"
+        )
+    if pretrain.min_gumbel_temperature > pretrain.max_gumbel_temperature:
+        found.append(
+            f"pretrain.min_gumbel_temperature: expected at most pretrain.max_gumbel_temperature="
+            f"{pretrain.max_gumbel_temperature:g}; received {pretrain.min_gumbel_temperature:g}"
+        )
     return found
 
 

@@ -14,8 +14,16 @@ from myna.models.conformer import ConformerConfig, ConformerForCTC
 from myna.models.ctc import CTCProcessor, CTCRecognizer
 from myna.models.ctc_decode import WORD_BOUNDARY
 from myna.models.folders import CONFIG_FILE, base_identity, find_base, find_model, is_adapter, refuse_adapter
+from myna.models.front_end import freeze_front_end
 from myna.models.metadata import read_json, read_metadata
 from myna.models.parts import freeze_part, frozen_names
+from myna.models.pretrain_recognizer import (
+    PretrainProcessor,
+    PretrainRecognizer,
+    is_pretraining,
+    refuse_pretraining,
+)
+from myna.models.pretraining import load_to_pretrain, prepare_config
 from myna.models.tokenizer import TextTokenizer
 from myna.models.transformer import TransformerConfig, TransformerForCTC
 from myna.models.wav2vec2 import MODEL_TYPES, Wav2Vec2Recognizer
@@ -27,12 +35,14 @@ from myna.models.whisper_processor import WhisperProcessor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from transformers import BitsAndBytesConfig
+
     from myna.config import Config
     from myna.models.ctc_model import CTCConfig, CTCModel
     from myna.samples import RefusalReason, Utterance
 
-    AnyProcessor = CTCProcessor | WhisperProcessor | Wav2Vec2Processor
-    AnyRecognizer = CTCRecognizer | WhisperRecognizer | Wav2Vec2Recognizer
+    AnyProcessor = CTCProcessor | WhisperProcessor | Wav2Vec2Processor | PretrainProcessor
+    AnyRecognizer = CTCRecognizer | WhisperRecognizer | Wav2Vec2Recognizer | PretrainRecognizer
     Refuse = Callable[[Utterance], tuple[RefusalReason, str] | None]
 
 TEXT_RULES = "1"  # of myna.text.normalize; changes when its results do
@@ -42,6 +52,7 @@ CTC_MODELS: dict[str, tuple[type[CTCConfig], type[CTCModel]]] = {
 }
 FAMILY_OF_MODEL_TYPE = {config.model_type: family for family, (config, _) in CTC_MODELS.items()}
 FAMILY_OF_MODEL_TYPE |= {"whisper": "whisper", **dict.fromkeys(MODEL_TYPES, "wav2vec2")}
+NO_WORDS = TextTokenizer.of_pieces([])  # of an encoder in pre-training
 SIZES = ("d_model", "num_encoder_layers", "num_heads", "d_ff", "dropout", "chunk_frames", "left_chunks")
 
 logger = logging.getLogger(__name__)
@@ -58,6 +69,8 @@ def build_processor(config: Config, train_texts: Sequence[str]) -> AnyProcessor:
         ModelError: `model.pretrained` cannot be loaded or is of another family.
         DataError, ConfigError: no tokenizer can be learned from the texts.
     """
+    if config.training.objective == "pretrain":
+        return _pretrain_processor(config)
     if config.model.pretrained:
         return _pretrained_processor(config, find_model(config.model.pretrained), train_texts)
     if config.model.family not in CTC_MODELS:
@@ -65,16 +78,7 @@ def build_processor(config: Config, train_texts: Sequence[str]) -> AnyProcessor:
             f"expected model.pretrained for {config.model.family}; received nothing",
             "Set it to a folder or a hub name, such as openai/whisper-tiny.",
         )
-    features = config.features
-    log_mel = LogMel(
-        n_mels=features.n_mels,
-        n_fft=features.n_fft,
-        hop_length=features.hop_length,
-        sample_rate_hz=features.sample_rate,
-        normalize=features.normalize,
-        dynamic_range_db=features.dynamic_range_db,
-    )
-    return CTCProcessor(_train_tokenizer(config, train_texts), log_mel)
+    return CTCProcessor(_train_tokenizer(config, train_texts), _log_mel(config))
 
 
 def build_recognizer(config: Config, train_texts: Sequence[str]) -> AnyRecognizer:
@@ -89,6 +93,8 @@ def build_recognizer(config: Config, train_texts: Sequence[str]) -> AnyRecognize
     """
     processor = build_processor(config, train_texts)
     metadata = {"family": config.model.family, "language": config.data.language, "text_rules": TEXT_RULES}
+    if isinstance(processor, PretrainProcessor):
+        return _pretrain_recognizer(config, processor, metadata)
     if isinstance(processor, CTCProcessor) and not config.model.pretrained:
         model_class, model_config = ctc_model_of(config, processor.tokenizer.vocab_size)
         return CTCRecognizer(processor, model_class(model_config), metadata)
@@ -124,9 +130,8 @@ def _pretrained_recognizer(
             mask_time_prob=settings.mask_time_prob,
             quantization=in_4_bits,
         )
-    model = load_weights(CTC_MODELS[settings.family][1], folder, quantization=in_4_bits)
     old, new = TextTokenizer.load(folder).pieces, processor.tokenizer.pieces
-    if old != new:
+    if old != new and not is_pretraining(folder):
         logger.warning(
             "The tokenizer of %s lacks characters of the training texts: a new one of %d tokens takes its place; "
             "the encoder and %d rows of the head are kept.",
@@ -134,8 +139,19 @@ def _pretrained_recognizer(
             len(new),
             len(set(old) & set(new)),
         )
-    _fit_head(model, old, new)
-    return CTCRecognizer(processor, model, metadata)
+    return CTCRecognizer(processor, _load_ctc(settings.family, folder, processor.tokenizer, in_4_bits), metadata)
+
+
+def _pretrain_recognizer(config: Config, processor: PretrainProcessor, metadata: dict[str, str]) -> PretrainRecognizer:
+    """An encoder to pre-train, with fresh weights or those of `model.pretrained`."""
+    if config.model.pretrained:
+        model = load_to_pretrain(find_model(config.model.pretrained), config.pretrain)
+        if config.model.family == "wav2vec2" and config.model.freeze_front_end:
+            freeze_front_end(model)
+    else:
+        _, model_config = ctc_model_of(config, NO_WORDS.vocab_size)
+        model = prepare_config(model_config, config.pretrain)(model_config)
+    return PretrainRecognizer(processor, model, config.pretrain, metadata)
 
 
 def ctc_model_of(config: Config, vocab_size: int) -> tuple[type[CTCModel], CTCConfig]:
@@ -166,6 +182,7 @@ def load_recognizer(model: str | Path) -> AnyRecognizer:
     folder = find_model(model)
     if is_adapter(folder):
         return _load_adapted(folder)
+    refuse_pretraining(folder)
     metadata = read_metadata(folder)
     family = model_family(folder)
     if family == "whisper":
@@ -192,9 +209,7 @@ def _load_adapted(folder: Path) -> AnyRecognizer:
         recognizer = Wav2Vec2Recognizer.to_train(base, Wav2Vec2Processor.from_pretrained(own), metadata)
     else:
         processor = CTCProcessor.from_pretrained(own)
-        model = load_weights(CTC_MODELS[family][1], base)
-        _fit_head(model, TextTokenizer.load(base).pieces, processor.tokenizer.pieces)
-        recognizer = CTCRecognizer(processor, model, metadata)
+        recognizer = CTCRecognizer(processor, _load_ctc(family, base, processor.tokenizer), metadata)
     recognizer.model = merge_saved(recognizer.model, folder)
     return recognizer
 
@@ -224,9 +239,9 @@ def load_processor(files: dict[str, bytes], language: str = "") -> AnyProcessor:
         family = model_family(folder)
         if family == "whisper":
             return WhisperProcessor.from_pretrained(folder, language)
-        if family == "wav2vec2":
-            return Wav2Vec2Processor.from_pretrained(folder)
-        return CTCProcessor.from_pretrained(folder)
+        kind = Wav2Vec2Processor if family == "wav2vec2" else CTCProcessor
+        processor = kind.from_pretrained(folder)
+        return PretrainProcessor.from_pretrained(folder, processor) if is_pretraining(folder) else processor
 
 
 def feasibility(config: Config) -> Callable[[Sequence[str]], Refuse]:
@@ -256,7 +271,33 @@ def model_family(folder: Path) -> str:
     return FAMILY_OF_MODEL_TYPE[model_type]
 
 
-def _pretrained_processor(config: Config, folder: Path, train_texts: Sequence[str]) -> AnyProcessor:
+def _log_mel(config: Config) -> LogMel:
+    features = config.features
+    return LogMel(
+        n_mels=features.n_mels,
+        n_fft=features.n_fft,
+        hop_length=features.hop_length,
+        sample_rate_hz=features.sample_rate,
+        normalize=features.normalize,
+        dynamic_range_db=features.dynamic_range_db,
+    )
+
+
+def _pretrain_processor(config: Config) -> PretrainProcessor:
+    """The front end of what is pre-trained; it has no words."""
+    front_end: CTCProcessor | Wav2Vec2Processor
+    if not config.model.pretrained:
+        front_end = CTCProcessor(NO_WORDS, _log_mel(config))
+    else:
+        folder = find_model(config.model.pretrained)
+        if _family_as_configured(config, folder) == "wav2vec2":
+            front_end = Wav2Vec2Processor.from_pretrained(folder, NO_WORDS)
+        else:
+            front_end = CTCProcessor(NO_WORDS, CTCProcessor.from_pretrained(folder).log_mel)
+    return PretrainProcessor(front_end, config.pretrain.mask_time_length + 1)
+
+
+def _family_as_configured(config: Config, folder: Path) -> str:
     refuse_adapter(folder)
     family = model_family(folder)
     if family != config.model.family:
@@ -264,6 +305,11 @@ def _pretrained_processor(config: Config, folder: Path, train_texts: Sequence[st
             f"{folder}: expected a model of family {config.model.family}; received {family}",
             f"Set model.family={family}, or another model.pretrained.",
         )
+    return family
+
+
+def _pretrained_processor(config: Config, folder: Path, train_texts: Sequence[str]) -> AnyProcessor:
+    family = _family_as_configured(config, folder)
     if family == "whisper":
         return WhisperProcessor.from_pretrained(folder, config.model.language)
     if family == "wav2vec2":
@@ -286,6 +332,24 @@ def _wav2vec2_tokenizer(config: Config, folder: Path, train_texts: Sequence[str]
 
 def _train_tokenizer(config: Config, train_texts: Sequence[str]) -> TextTokenizer:
     return TextTokenizer.train(train_texts, config.tokenizer.kind, config.tokenizer.vocab_size)
+
+
+def _load_ctc(
+    family: str, folder: Path, tokenizer: TextTokenizer, in_4_bits: BitsAndBytesConfig | None = None
+) -> CTCModel:
+    """One of our CTC models with a head for the tokenizer: fresh on an encoder that was pre-trained only."""
+    model_class = CTC_MODELS[family][1]
+    model: CTCModel
+    if is_pretraining(folder):
+        saved = CTC_MODELS[family][0].from_pretrained(folder)
+        sizes = {name: getattr(saved, name) for name in (*SIZES, "n_mels", "conv_kernel_size") if hasattr(saved, name)}
+        config = CTC_MODELS[family][0](vocab_size=tokenizer.vocab_size, **sizes)
+        return load_weights(
+            model_class, folder, may_miss=["head.weight", "head.bias"], config=config, quantization=in_4_bits
+        )
+    model = load_weights(model_class, folder, quantization=in_4_bits)
+    _fit_head(model, TextTokenizer.load(folder).pieces, tokenizer.pieces)
+    return model
 
 
 def _fit_head(model: CTCModel, old: Sequence[str], new: Sequence[str]) -> None:

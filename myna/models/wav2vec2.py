@@ -15,15 +15,14 @@ from myna.models.ctc import ctc_transcript
 from myna.models.ctc_decode import BLANK_ID
 from myna.models.ctc_model import ctc_losses
 from myna.models.front_end import freeze_front_end, run_front_end_by_clip
+from myna.models.masking import draw_time_mask
 from myna.models.recognizer import DecodeOptions, Recognizer, decoding
-from myna.models.subsampling import frame_mask
 from myna.models.wav2vec2_processor import Wav2Vec2Processor, read_vocabulary
 from myna.models.weights import load_weights, model_errors, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
     from torch import Tensor
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
@@ -122,7 +121,7 @@ class Wav2Vec2Recognizer(Recognizer):
         """CTC negative log-likelihoods (B,) in float32, over each clip's own frames."""
         frames = self.processor.num_frames(batch.feature_lengths)  # (B,)
         masks = self._time_masks(batch, frames) if self.model.training else {}
-        logits = model(**self._inputs(batch), **masks).logits  # (B, T, V)
+        logits = model(**self.processor.inputs(batch), **masks).logits  # (B, T, V)
         return ctc_losses(logits, frames, batch.labels, batch.label_lengths)
 
     def items(self, batch: Batch) -> Tensor:
@@ -134,18 +133,12 @@ class Wav2Vec2Recognizer(Recognizer):
         processor, language = self.processor, self.metadata.get("language", "")
         with decoding(self.model):
             batch = batch.to(self.device)
-            log_probs = self.model(**self._inputs(batch)).logits.float().log_softmax(dim=-1).cpu()  # (B, T, V)
+            log_probs = self.model(**self.processor.inputs(batch)).logits.float().log_softmax(dim=-1).cpu()  # (B, T, V)
         frames = processor.num_frames(batch.feature_lengths).tolist()
         return [
             ctc_transcript(row[:length], processor.tokenizer, processor.frame_seconds, options, language)
             for row, length in zip(log_probs, frames, strict=True)
         ]
-
-    def _inputs(self, batch: Batch) -> dict[str, Tensor]:
-        inputs = {"input_values": batch.features[:, :, 0]}  # (B, N)
-        if self.processor.attention_mask:
-            inputs["attention_mask"] = frame_mask(batch.feature_lengths, batch.features.shape[1]).long()
-        return inputs
 
     def _time_masks(self, batch: Batch, frames: Tensor) -> dict[str, Tensor]:
         """Left to itself transformers would draw from numpy's global generator, which is not seeded at each step."""
@@ -156,28 +149,6 @@ class Wav2Vec2Recognizer(Recognizer):
         num_frames = self.processor.num_frames(batch.features.shape[1])
         mask = draw_time_mask(frames.tolist(), num_frames, config.mask_time_prob, config.mask_time_length, rng)
         return {"mask_time_indices": torch.from_numpy(mask).to(batch.features.device)}  # (B, T)
-
-
-def draw_time_mask(
-    lengths: Sequence[int], num_frames: int, share: float, span_frames: int, rng: np.random.Generator
-) -> NDArray[np.bool_]:
-    """Frames to mask, (B, num_frames), as SpecAugment and wav2vec 2.0 do: spans that start anywhere and may overlap.
-
-    Args:
-        lengths: B, real frames.
-        num_frames: of the padded batch.
-        share: of each row's frames, were no two spans to overlap.
-        span_frames: length of a span; rows that are shorter stay whole.
-        rng: what to draw from.
-    """
-    mask = np.zeros((len(lengths), num_frames), dtype=bool)
-    for row, length in enumerate(lengths):
-        num_starts = length - span_frames + 1
-        num_spans = int(share * length / span_frames + rng.random())  # rounded at random, right on average
-        if num_starts > 0:
-            starts = rng.choice(num_starts, min(num_spans, num_starts), replace=False)
-            mask[row, (starts[:, None] + np.arange(span_frames)).ravel()] = True
-    return mask
 
 
 def _set_up_training(model: PreTrainedModel, freeze: bool, by_clip: bool) -> None:

@@ -34,7 +34,7 @@ from myna.models.build import build_recognizer
 from myna.models.folders import refuse_other_base
 from myna.models.front_end import run_front_end_by_clip
 from myna.models.recognizer import DecodeOptions
-from myna.train.callbacks import CleanStop, ConsoleProgress, EpochEnds, RunLog
+from myna.train.callbacks import SCORES, CleanStop, ConsoleProgress, EpochEnds, RunLog
 from myna.train.checkpoint import latest_checkpoint, step_of
 from myna.train.feeding import (
     data_path,
@@ -49,6 +49,7 @@ from myna.train.feeding import (
 )
 from myna.train.memory_monitor import MemoryMonitor
 from myna.train.planned import with_plan
+from myna.train.pretrain import PretrainTrainer
 from myna.train.speed_watch import SpeedWatch
 from myna.train.trainer import SpeechTrainer
 
@@ -75,6 +76,7 @@ _OURS = {
     "safety_margin",
     "max_duration_seconds",
     "learning_rates",
+    "objective",
 }
 
 logger = logging.getLogger(__name__)
@@ -155,7 +157,7 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     watchers = [MemoryMonitor(expected.peak_bytes if expected and expected.traced else None), stop]
     if plan is not None and plan.speed is not None:
         watchers.append(SpeedWatch(plan.speed, run_folder / "plan.json", console))
-    watchers += [RunLog(run_folder / "metrics.jsonl"), ConsoleProgress(console)]
+    watchers += [RunLog(run_folder / "metrics.jsonl"), ConsoleProgress(console, SCORES[config.training.objective])]
     args = training_arguments(config)
     if resume:
         args.eval_on_start = False  # done before the first checkpoint
@@ -273,7 +275,8 @@ def _trainer(
     callbacks = [*watchers, EpochEnds(work.steps_per_epoch, save_every_epochs)]
     if settings.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping_patience))
-    return SpeechTrainer(
+    trainer_class = PretrainTrainer if settings.objective == "pretrain" else SpeechTrainer
+    return trainer_class(
         recognizer,
         feed,
         work.per_epoch,

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from myna.models.recognizer import DecodeOptions, Recognizer
     from myna.samples import Batch, Refusal
 
+NOTHING_READABLE = TrainingError(
+    "the validation split: expected recordings that can be read; received none",
+    "See that they are where they were when they were prepared, then go on with --resume.",
+)
 UNLOGGED_LOSS = "unlogged_loss"  # where the trainer's state keeps the loss that no log line holds yet
 
 
@@ -178,20 +182,23 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
     # Validation
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """Loss, and WER and CER of free-running decoding, over the whole validation split."""
+        """What `validate` finds over the whole validation split, logged under the names `eval_...`."""
         started = time.perf_counter()
-        model = self.recognizer.model
-        model.eval()
+        self.recognizer.model.eval()
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.validate().items()}
+        metrics[f"{metric_key_prefix}_seconds"] = round(time.perf_counter() - started, 3)
+        self.log(metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def validate(self) -> dict[str, float]:
+        """Loss, and WER and CER of free-running decoding."""
         totals = torch.zeros(2, dtype=torch.float64)  # loss, items
         heard: list[tuple[str, str, str]] = []  # reference, hypothesis, language
         by_id = {utterance.utterance_id: utterance for utterance in self.valid_batches.utterances}
-        for batch in self.valid_batches.in_order(self.args.dataloader_num_workers):
-            self.failures.update({refusal.audio_path: refusal for refusal in batch.failures})
-            if not batch.weights.any():
-                continue
-            batch = self._prepare_inputs(batch)
+        for batch in self.readable_batches():
             with torch.no_grad(), self.compute_loss_context_manager():
-                losses = self.recognizer.losses(model, batch)
+                losses = self.recognizer.losses(self.recognizer.model, batch)
                 transcripts = self.recognizer.decode(batch, self.decode_options)
             totals += torch.stack([losses.sum(), self.recognizer.items(batch).sum()]).double().cpu()
             for utterance_id, transcript in zip(batch.utterance_ids, transcripts, strict=True):
@@ -199,20 +206,20 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
                 heard.append((utterance.transcript, transcript.text, utterance.language))
         totals, heard = self._gather(totals, heard)
         if not heard:
-            raise TrainingError(
-                "the validation split: expected recordings that can be read; received none",
-                "See that they are where they were when they were prepared, then go on with --resume.",
-            )
+            raise NOTHING_READABLE
         scores = sum((score(*row) for row in heard), Scores())
-        metrics = {
-            f"{metric_key_prefix}_loss": float(totals[0] / max(1.0, float(totals[1]))),
-            f"{metric_key_prefix}_wer": scores.normalized_words.rate,
-            f"{metric_key_prefix}_cer": scores.normalized_characters.rate,
-            f"{metric_key_prefix}_seconds": round(time.perf_counter() - started, 3),
+        return {
+            "loss": float(totals[0] / max(1.0, float(totals[1]))),
+            "wer": scores.normalized_words.rate,
+            "cer": scores.normalized_characters.rate,
         }
-        self.log(metrics)
-        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+
+    def readable_batches(self) -> Iterator[Batch]:
+        """The validation split where the model is; files that broke are named."""
+        for batch in self.valid_batches.in_order(self.args.dataloader_num_workers):
+            self.failures.update({refusal.audio_path: refusal for refusal in batch.failures})
+            if batch.weights.any():
+                yield self._prepare_inputs(batch)
 
     def _gather(
         self, totals: torch.Tensor, heard: list[tuple[str, str, str]]
