@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from myna.models.ctc_model import CTCConfig, CTCModel
     from myna.samples import RefusalReason, Utterance
 
-    AnyProcessor = CTCProcessor | WhisperProcessor | Wav2Vec2Processor | PretrainProcessor
+    WordProcessor = CTCProcessor | WhisperProcessor | Wav2Vec2Processor
+    AnyProcessor = WordProcessor | PretrainProcessor
     AnyRecognizer = CTCRecognizer | WhisperRecognizer | Wav2Vec2Recognizer | PretrainRecognizer
     Refuse = Callable[[Utterance], tuple[RefusalReason, str] | None]
 
@@ -52,6 +53,7 @@ CTC_MODELS: dict[str, tuple[type[CTCConfig], type[CTCModel]]] = {
 }
 FAMILY_OF_MODEL_TYPE = {config.model_type: family for family, (config, _) in CTC_MODELS.items()}
 FAMILY_OF_MODEL_TYPE |= {"whisper": "whisper", **dict.fromkeys(MODEL_TYPES, "wav2vec2")}
+HEAD = ("head.weight", "head.bias")
 NO_WORDS = TextTokenizer.of_pieces([])  # of an encoder in pre-training
 SIZES = ("d_model", "num_encoder_layers", "num_heads", "d_ff", "dropout", "chunk_frames", "left_chunks")
 
@@ -112,7 +114,7 @@ def build_recognizer(config: Config, train_texts: Sequence[str]) -> AnyRecognize
 
 
 def _pretrained_recognizer(
-    config: Config, processor: AnyProcessor, folder: Path, metadata: dict[str, str]
+    config: Config, processor: WordProcessor, folder: Path, metadata: dict[str, str]
 ) -> AnyRecognizer:
     """The recogniser whose weights are in a folder, in 4 bits if adapters want that."""
     settings = config.model
@@ -338,15 +340,14 @@ def _load_ctc(
     family: str, folder: Path, tokenizer: TextTokenizer, in_4_bits: BitsAndBytesConfig | None = None
 ) -> CTCModel:
     """One of our CTC models with a head for the tokenizer: fresh on an encoder that was pre-trained only."""
-    model_class = CTC_MODELS[family][1]
+    config_class, model_class = CTC_MODELS[family]
     model: CTCModel
     if is_pretraining(folder):
-        saved = CTC_MODELS[family][0].from_pretrained(folder)
+        saved = config_class.from_pretrained(folder)
         sizes = {name: getattr(saved, name) for name in (*SIZES, "n_mels", "conv_kernel_size") if hasattr(saved, name)}
-        config = CTC_MODELS[family][0](vocab_size=tokenizer.vocab_size, **sizes)
-        return load_weights(
-            model_class, folder, may_miss=["head.weight", "head.bias"], config=config, quantization=in_4_bits
-        )
+        own = config_class(vocab_size=tokenizer.vocab_size, **sizes)
+        model = load_weights(model_class, folder, may_miss=HEAD, config=own, quantization=in_4_bits)
+        return model
     model = load_weights(model_class, folder, quantization=in_4_bits)
     _fit_head(model, TextTokenizer.load(folder).pieces, tokenizer.pieces)
     return model

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from myna.audio.augment.chain import rng_for
 from myna.errors import ModelError
 from myna.files import write_atomically
-from myna.models.contrastive import MaskedTally, Masking, draw_masking, masked_frames
+from myna.models.contrastive import MaskedTally, draw_masking, masked_frames
 from myna.models.ctc import CTCProcessor
 from myna.models.metadata import read_json
 from myna.models.recognizer import DecodeOptions, Recognizer
@@ -137,9 +137,9 @@ class PretrainRecognizer(Recognizer):
         num_frames = self.processor.front_end.num_frames(batch.features.shape[1])
         generators = [self._generator(utterance_id) for utterance_id in batch.utterance_ids]
         drawn = draw_masking(generators, lengths.tolist(), num_frames, self.model.config, noisy=self._noisy)
-        masking = Masking(*(None if part is None else part.to(batch.features.device) for part in drawn))
-        output = model(**self._inputs(batch), **masking._asdict())
-        counts = torch.where(batch.weights > 0, masking.counts, 0)
+        masking = {name: part.to(batch.features.device) for name, part in drawn._asdict().items() if part is not None}
+        output = model(**self._inputs(batch), **masking)
+        counts = torch.where(batch.weights > 0, masking["counts"], 0)
         self.tally.add(output, counts, self.model.config.num_codevectors_per_group)
         losses: Tensor = output.losses
         return losses

@@ -54,6 +54,10 @@ class PretrainingEncoder(EncoderModel):
         add_heads(self, sizes, config.d_model)
         self.post_init()
 
+    def num_frames(self, num_features: int) -> int:
+        """Latents of so many feature frames."""
+        return subsampled_length(num_features)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -121,10 +125,15 @@ class Wav2Vec2ForPreTraining(PublishedForPreTraining):  # type: ignore[misc]
         attention_mask: Tensor | None = None,
     ) -> MaskedOutput:
         """Score a batch: samples (B, N) with their padding mask, and what follows as in `Masking`."""
-        num_frames = int(self._get_feat_extract_output_lengths(input_values.shape[1]))
-        heard = self.wav2vec2(input_values, attention_mask, mask_of(positions, num_frames))
+        heard = self.wav2vec2(input_values, attention_mask, mask_of(positions, self.num_frames(input_values.shape[1])))
         latents = self.dropout_features(heard.extract_features)  # (B, T, conv_dim)
         return contrast(self, heard.last_hidden_state, latents, Masking(positions, counts, negatives, noise))
+
+    def num_frames(self, num_samples: int) -> int:
+        """Latents of so many samples."""
+        for kernel, stride in zip(self.config.conv_kernel, self.config.conv_stride, strict=True):
+            num_samples = (num_samples - kernel) // stride + 1
+        return num_samples
 
 
 MODELS: dict[type[PretrainedConfig], type[PreTrainedModel]] = {

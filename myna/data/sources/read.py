@@ -94,8 +94,8 @@ def _read_folder(context: RowContext, columns: Mapping[str, str], media_dir: Pat
         yield from read_dataset(str(folder), columns, context, media_dir)
     elif parts := [part for part in sorted(folder.iterdir()) if _has_manifest(part)]:
         for part in parts:
-            own = {"origin": f"{context.origin}/{part.name}", "folder": part, "split": split_named(part.name)}
-            inner = replace(context, **own)
+            origin, split = f"{context.origin}/{part.name}", split_named(part.name)
+            inner = replace(context, origin=origin, folder=part, split=split)
             yield from _read_folder(inner, columns, media_dir)
     elif tars := find_tars(folder):
         if (folder / NEMO_MANIFEST).is_file():

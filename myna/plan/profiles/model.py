@@ -132,12 +132,18 @@ class ModelProfile:
             ModelError: `model.pretrained` is no model.
         """
         from myna.models.build import ctc_model_of
+        from myna.models.pretraining import prepare_config
 
         settings = config.model
-        if not settings.pretrained:
-            return cls.of(_on_meta(*ctc_model_of(config, vocab_size)), settings.family)
-        model_config, model_class = _find(settings.pretrained)
+        if settings.pretrained:
+            model_config, model_class = _find(settings.pretrained)
+        else:
+            model_class, model_config = ctc_model_of(config, vocab_size)
+        if config.training.objective == "pretrain":
+            model_class = prepare_config(model_config, config.pretrain)
         model = _on_meta(model_class, model_config)
+        if not settings.pretrained:
+            return cls.of(model, settings.family)
         frozen = frozen_names(model, encoder=settings.freeze_encoder, layers=settings.freeze_layers)
         for part in [*frozen, *(_custom_frozen(model) if settings.freeze_front_end else ())]:
             freeze_part(model, part)
