@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from myna.audio.augment.chain import AnyTransform
 from myna.conflicts import conflicts
 from myna.data.prepare import PrepareSettings
 from myna.errors import ConfigError
+from myna.sections import PretrainConfig, Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -39,12 +40,6 @@ _YamlLoader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _YamlLoader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are mistakes, values do not change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ColumnNames(Section):
@@ -130,25 +125,6 @@ class AdapterConfig(Section):
     modules_to_save: list[str] = Field(default_factory=list)  # trained whole and saved besides, as a CTC head always is
     double_quantization: bool = True  # qlora: the scales of the 4-bit blocks are quantized as well
     compute_dtype: Literal["fp32", "bf16", "fp16"] | Auto = "auto"  # qlora: of its products; `auto`: training's
-
-
-class PretrainConfig(Section):
-    """The objective of wav2vec 2.0; names and defaults are those of transformers' `Wav2Vec2Config` and its example.
-
-    A pretrained model with a codebook keeps that one's sizes.
-    """
-
-    mask_time_prob: float = Field(default=0.65, gt=0, lt=1)  # share of encoder frames masked, were no spans to overlap
-    mask_time_length: int = Field(default=10, ge=2)  # encoder frames of a span: 20 ms each (wav2vec2), 40 ms (ours)
-    num_negatives: int = Field(default=100, ge=1, le=1000)  # other masked frames of the clip, for each masked frame
-    num_codevector_groups: int = Field(default=2, ge=1, le=16)  # codebooks
-    num_codevectors_per_group: int = Field(default=320, ge=2, le=10_000)  # codes in each
-    codevector_dim: int = Field(default=256, ge=2)  # width of the codes of all groups, a multiple of their number
-    proj_codevector_dim: int = Field(default=256, ge=2)  # width in which codes and predictions are compared
-    contrastive_logits_temperature: float = Field(default=0.1, gt=0)
-    diversity_loss_weight: float = Field(default=0.1, ge=0)
-    max_gumbel_temperature: float = Field(default=2.0, gt=0)  # of the choice of codes, at the first step
-    min_gumbel_temperature: float = Field(default=0.5, gt=0)  # after 70 % of the steps
 
 
 class LearningRates(Section):

@@ -19,7 +19,7 @@ LAYERS = [
     {"metrics"},
     {"audio"},
     {"data"},
-    {"conflicts"},
+    {"conflicts", "sections"},
     {"config"},
     {"feed"},
     {"models"},

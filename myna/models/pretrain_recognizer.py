@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel
 
-    from myna.config import PretrainConfig
+    from myna.sections import PretrainConfig
 
 PRETRAINING_FILE = "pretraining.json"  # marks a folder with an encoder that has no words yet
 ANNEALED_SHARE = 0.7  # of a run, after which the choice of codes gets no sharper; as in the paper, 277k of 400k steps

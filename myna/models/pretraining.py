@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from myna.config import PretrainConfig
+    from myna.sections import PretrainConfig
 
 CODEBOOK_SIZES = ("num_codevector_groups", "num_codevectors_per_group", "codevector_dim", "proj_codevector_dim")
 # Ends of the names of what serves the objective alone, and of wav2vec 2.0's own mask.

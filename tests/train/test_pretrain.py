@@ -65,7 +65,9 @@ def test_pretraining_learns_resumes_bit_for_bit_and_is_fine_tuned(unlabelled, to
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
     validated = logged(whole, *VALIDATED)
     assert len(validated) == 3 and result.best_metric == min(row["eval_loss"] for row in validated)
-    assert all(2 <= row["eval_codebook_perplexity"] <= 16 and 0 <= row["eval_masked_accuracy"] <= 1 for row in validated)
+    assert all(
+        2 <= row["eval_codebook_perplexity"] <= 16 and 0 <= row["eval_masked_accuracy"] <= 1 for row in validated
+    )
 
     # As after a kill at step 6: the last checkpoint is that of step 4, in the midst of the first epoch.
     train(config_of(unlabelled, stopped, *settings, "training.eval_strategy=no"), console=Console(quiet=True))
