@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 SMALLEST = 1e-20  # what keeps logarithms of chance finite
-LEAST_SHARE = 1e-7  # of a code, below which its entropy has no gradient
+LEAST_SHARE = 1e-7  # of a code, below which its logarithm is held: at 0 it has no slope
 LEAST_MASKED = 2  # frames of a clip: alone, one has nothing to be told from
 
 

@@ -33,10 +33,8 @@ def draw_time_mask(
     mask = np.zeros((len(lengths), num_frames), dtype=bool)
     for row, length in enumerate(lengths):
         num_starts = length - span_frames + 1
-        num_spans = max(
-            min_spans, int(share * length / span_frames + rng.random())
-        )  # rounded at random, right on average
+        num_spans = int(share * length / span_frames + rng.random())  # rounded at random, right on average
         if num_starts > 0:
-            starts = rng.choice(num_starts, min(num_spans, num_starts), replace=False)
+            starts = rng.choice(num_starts, min(max(min_spans, num_spans), num_starts), replace=False)
             mask[row, (starts[:, None] + np.arange(span_frames)).ravel()] = True
     return mask

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -58,16 +59,14 @@ VALIDATED = ("eval_loss", "eval_masked_accuracy", "eval_codebook_perplexity")
 
 @pytest.mark.slow
 def test_pretraining_learns_resumes_bit_for_bit_and_is_fine_tuned(unlabelled, tone_catalog, tmp_path):
-    settings = [*OBJECTIVE, "training.num_train_epochs=3", "training.save_strategy=steps", "training.save_steps=4"]
+    settings = [*OBJECTIVE, "training.num_train_epochs=2", "training.save_strategy=steps", "training.save_steps=4"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     result = train(config_of(unlabelled, whole, *settings), console=Console(quiet=True))
-    losses = [row["loss"] for row in logged(whole, "loss", *FIGURES)]
-    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
     validated = logged(whole, *VALIDATED)
-    assert len(validated) == 3 and result.best_metric == min(row["eval_loss"] for row in validated)
-    assert all(
-        2 <= row["eval_codebook_perplexity"] <= 16 and 0 <= row["eval_masked_accuracy"] <= 1 for row in validated
-    )
+    assert validated[-1]["eval_loss"] < validated[0]["eval_loss"] < math.log(11)  # guessing among eleven
+    assert len(validated) == 2 and result.best_metric == min(row["eval_loss"] for row in validated)
+    assert all(2 <= row["eval_codebook_perplexity"] <= 16 for row in validated)
+    assert all(0 <= row["eval_masked_accuracy"] <= 1 for row in validated)
 
     # As after a kill at step 6: the last checkpoint is that of step 4, in the midst of the first epoch.
     train(config_of(unlabelled, stopped, *settings, "training.eval_strategy=no"), console=Console(quiet=True))
