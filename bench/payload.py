@@ -23,7 +23,7 @@ from myna.data.prepare import PrepareSettings, prepare
 from myna.feed.epoch import BatchBudget
 from myna.feed.payload import from_bytes, to_bytes
 from myna.feed.work import TrainingBatches
-from myna.models.build import build_processor
+from myna.models.processors import build_processor
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 USUAL_BYTES = 3000 * 80 * 4  # 30 s at 10 ms, float32

@@ -19,7 +19,7 @@ from myna.audio.augment.chain import AnyTransform
 from myna.conflicts import conflicts
 from myna.data.prepare import PrepareSettings
 from myna.errors import ConfigError
-from myna.sections import AdapterConfig, Auto, DistillationConfig, Section
+from myna.sections import AdapterConfig, Auto, DistillationConfig, PretrainConfig, Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -60,6 +60,7 @@ class DataConfig(Section):
     version: str = ""  # dataset version ID (or a unique prefix); "" is the newest
     shards: str = ""  # train: folder or URL that `myna shard` wrote; recordings come from there instead of from files
     language: str = ""  # ISO 639 code for rows that name none
+    transcripts: Literal["required", "optional"] = "required"  # optional: rows without one come in, for pre-training
     columns: ColumnNames = ColumnNames()
     min_duration_seconds: float = Field(default=0.5, ge=0)
     max_duration_seconds: float = Field(default=30.0, gt=0, le=600)
@@ -127,6 +128,8 @@ class TrainingConfig(Section):
     """How to train; the names and meanings of `transformers.TrainingArguments`, but for the ones noted."""
 
     output_dir: str = "runs/run"
+    # Ours: to write down speech, or to learn from speech alone (self-supervised, wav2vec 2.0), transcripts unread
+    objective: Literal["transcribe", "pretrain"] = "transcribe"
     num_train_epochs: float = Field(default=20, gt=0)
     max_steps: int = -1
     effective_batch_size: Count = 32  # ours: clips an optimizer step holds on average; `auto` splits it as memory wants
@@ -198,6 +201,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig = AdapterConfig()
     distillation: DistillationConfig = DistillationConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     feed: FeedConfig = FeedConfig()
     training: TrainingConfig = TrainingConfig()
     decode: DecodeConfig = DecodeConfig()

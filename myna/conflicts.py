@@ -67,6 +67,8 @@ def conflicts(config: Config) -> list[str]:
         found += _context_conflicts(config)
     if model.keep_encoder_layers or model.keep_decoder_layers:
         found += _layer_conflicts(config)
+    if training.objective == "pretrain":
+        found += _pretrain_conflicts(config)
     return found + _rate_conflicts(config) + (_adapter_conflicts(config) if config.adapter.kind != "none" else [])
 
 
@@ -91,6 +93,36 @@ def _context_conflicts(config: Config) -> list[str]:
             "model.audio_context=auto is kept only where validation shows no loss, the untouched start included: it "
             "needs training.eval_strategy epoch or steps and training.eval_on_start=true; or set "
             "model.audio_context=full"
+        )
+    return found
+
+
+def _pretrain_conflicts(config: Config) -> list[str]:
+    model, training, pretrain = config.model, config.training, config.pretrain
+    objective = "training.objective=pretrain"
+    found = []
+    if model.family == "whisper":
+        found.append(f"{objective} works with conformer, transformer and wav2vec2: Whisper learns from texts alone")
+    if config.adapter.kind != "none":
+        found.append(f"{objective} trains whole encoders; received adapter.kind={config.adapter.kind}")
+    if model.freeze_encoder or model.freeze_layers:
+        found.append(f"{objective} trains the encoder: it needs model.freeze_encoder=false and model.freeze_layers=0")
+    if training.learning_rates.model_dump(exclude_none=True):
+        found.append(f"{objective} has one learning rate; received training.learning_rates")
+    if training.metric_for_best_model != "loss":
+        found.append(
+            f"{objective} needs training.metric_for_best_model=loss, since nothing is written down; received "
+            f"{training.metric_for_best_model}"
+        )
+    if pretrain.codevector_dim % pretrain.num_codevector_groups:
+        found.append(
+            f"pretrain.codevector_dim: expected a multiple of pretrain.num_codevector_groups="
+            f"{pretrain.num_codevector_groups}; received {pretrain.codevector_dim}"
+        )
+    if pretrain.min_gumbel_temperature > pretrain.max_gumbel_temperature:
+        found.append(
+            f"pretrain.min_gumbel_temperature: expected at most pretrain.max_gumbel_temperature="
+            f"{pretrain.max_gumbel_temperature:g}; received {pretrain.min_gumbel_temperature:g}"
         )
     return found
 

@@ -54,6 +54,31 @@ MOONSHINE: dict[str, Any] = {
 }
 
 
+PRETRAINING: dict[str, Any] = {
+    "mask_time_prob": 0.65,
+    "mask_time_length": 5,
+    "num_negatives": 20,
+    "num_codevector_groups": 2,
+    "num_codevectors_per_group": 32,
+    "codevector_dim": 48,
+    "proj_codevector_dim": 40,
+    "contrastive_logits_temperature": 0.1,
+    "diversity_loss_weight": 0.1,
+}
+
+
+def pretraining(family: str) -> ModelSpec:
+    """A model in pre-training: conformer, transformer or wav2vec2."""
+    if family == "wav2vec2":
+        config = "transformers.models.wav2vec2.configuration_wav2vec2:Wav2Vec2Config"
+        values = WAV2VEC2 | PRETRAINING
+    else:
+        config = f"myna.models.{family}:{family.capitalize()}Config"
+        values = {"d_model": 64, "num_encoder_layers": 2, "d_ff": 128} | PRETRAINING
+    kind = "Wav2Vec2" if family == "wav2vec2" else family.capitalize()
+    return ModelSpec(f"myna.models.pretraining:{kind}ForPreTraining", config, values)
+
+
 def hub_spec(folder: str, model: str, config: str, values: dict[str, Any], **rest: Any) -> ModelSpec:
     """A model of transformers."""
     module = f"transformers.models.{folder}"

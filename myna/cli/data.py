@@ -141,6 +141,6 @@ def _feasibility(settings: Config, layers: list[str] | None, overrides: list[str
     """The chosen model's own limits, when a model was chosen; loading torch only then."""
     if not layers and not any(override.startswith(("model.", "tokenizer.")) for override in overrides):
         return None
-    from myna.models.build import feasibility
+    from myna.models.processors import feasibility
 
     return feasibility(settings)

@@ -14,7 +14,7 @@ from myna.samples import RefusalReason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from myna.samples import AudioClip
+    from myna.samples import AudioClip, Utterance
 
 Finding = tuple[RefusalReason, str]  # why, and expected against received
 
@@ -107,6 +107,13 @@ def check_transcript(transcript: str, text: str) -> Finding | None:
     if text:
         return None
     return RefusalReason.EMPTY_TRANSCRIPT, f"expected letters or digits in the transcript; received {transcript!r:.80}"
+
+
+def check_labelled(utterance: Utterance) -> Finding | None:
+    """Refuse a recording that came in without a transcript, where one is to be learned or scored."""
+    if utterance.text or utterance.transcript:
+        return None
+    return RefusalReason.EMPTY_TRANSCRIPT, "expected a transcript; received a recording that came in without one"
 
 
 def ctc_frames_needed(labels: Sequence[int]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from myna.data.catalog import Catalog
 from myna.data.checks import ClipLimits, Finding, check_clip, check_transcript
@@ -34,6 +35,7 @@ class PrepareSettings:
 
     columns: Mapping[str, str] = field(default_factory=dict)  # role -> column name, where the usual names do not do
     language: str = ""  # ISO 639 code for rows that name none
+    transcripts: Literal["required", "optional"] = "required"  # optional: rows without one come in, for pre-training
     min_duration_seconds: float = 0.5
     max_duration_seconds: float = 30.0
     max_clipped_share: float = 0.05  # samples at full scale, [0, 1]
@@ -60,7 +62,7 @@ class PrepareReport:
     refusals: dict[str, int]  # by RefusalReason, most frequent first
     decoded: int  # clips decoded in this run
     cached: int  # clips known from an earlier one
-    notes: tuple[str, ...]  # what was decided about splits
+    notes: tuple[str, ...]  # what was decided about splits, and how many recordings have no transcript
 
 
 def prepare(
@@ -98,7 +100,9 @@ def prepare(
     with Catalog(db, create=True) as catalog:
         staging = Staging(catalog)
         for source in sources:
-            for count in staging.add(read_source(source, settings.columns, settings.language, media_dir)):
+            needs = settings.transcripts == "required"
+            rows = read_source(source, settings.columns, settings.language, media_dir, needs_transcripts=needs)
+            for count in staging.add(rows):
                 progress("read", count, 0)
         decoded, cached = _probe(staging, settings.max_duration_seconds, workers, progress)
         staging.judge(_verdicts(staging, settings, progress))
@@ -113,6 +117,8 @@ def prepare(
         if not splits:
             raise _nothing_usable(names, staging, refusals)
         progress("store", 0, sum(splits.values()))
+        if unlabelled := staging.num_unlabelled():
+            notes += (f"{unlabelled} recordings have no transcript: they serve pre-training alone",)
         version, is_new = staging.publish(names, asdict(settings), notes)
     return PrepareReport(version, is_new, splits, refusals, decoded, cached, notes)
 
@@ -164,9 +170,9 @@ def _verdicts(
         if probe.failure:
             finding: Finding | None = RefusalReason(probe.failure), probe.failure_detail
         else:
-            finding = check_clip(probe.statistics, limits, row.claimed_seconds) or check_transcript(
-                row.transcript, text
-            )
+            finding = check_clip(probe.statistics, limits, row.claimed_seconds)
+            if row.transcript or settings.transcripts == "required":
+                finding = finding or check_transcript(row.transcript, text)
         yield row, probe, text, finding
         if count % REMEMBER_EVERY == 0:
             progress("check", count, 0)

@@ -38,7 +38,7 @@ SELECT position, first_path FROM (
     FROM candidates WINDOW content AS (
         PARTITION BY audio_sha256, segment
         ORDER BY CASE split WHEN 'test' THEN 0 WHEN 'valid' THEN 1 WHEN 'train' THEN 2 ELSE 3 END,
-                 transcript, speaker_id, language, position
+                 transcript = '', transcript, speaker_id, language, position
     )
 ) WHERE place > 1
 """
@@ -134,6 +134,10 @@ class Staging:
                 if found
             ]
             self._insert("refused", refusals)
+
+    def num_unlabelled(self) -> int:
+        """How many candidates have no transcript."""
+        return self._one("SELECT count(*) FROM candidates WHERE transcript = ''")
 
     def duplicates(self) -> Iterator[tuple[int, str]]:
         """(position, path of the one that stays) of each candidate whose audio is there already."""

@@ -152,7 +152,7 @@ def _clear(run_folder: Path) -> None:
 
 def _prepare(corpus: Corpus, config: Config, console: Console) -> str:
     """Check and store the corpus; the dataset version."""
-    from myna.models.build import feasibility
+    from myna.models.processors import feasibility
 
     report = prepare(
         [corpus.folder],

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 BATCH_SECONDS = 120.0  # padded audio in one forward pass
 SCORES_FILE = "scores.json"
+NOT_SCORED = (RefusalReason.TOO_LONG, RefusalReason.BAD_ROW, RefusalReason.EMPTY_TRANSCRIPT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +242,11 @@ def _seen_in_training(catalog: Catalog, utterances: Sequence[Utterance], trained
 def _within_limits(
     utterances: Sequence[Utterance], recognizer: Recognizer, language: str
 ) -> tuple[list[Utterance], list[Refusal]]:
-    """Part off what the model cannot hear; labels that it could only not learn from do not matter here."""
+    """Part off what the model cannot hear and what has no reference; labels it could only not learn do not matter."""
     taken, refused = [], []
     for utterance in utterances:
         refusal = recognizer.processor.refusal(replace(utterance, language=language or utterance.language))
-        if refusal is not None and refusal[0] in (RefusalReason.TOO_LONG, RefusalReason.BAD_ROW):
+        if refusal is not None and refusal[0] in NOT_SCORED:
             refused.append(Refusal(utterance.audio_path, utterance.transcript, *refusal))
         else:
             taken.append(utterance)

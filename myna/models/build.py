@@ -9,83 +9,46 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import ParakeetForCTC
 
-from myna.audio.features import LogMel, ParakeetLogMel
-from myna.errors import ModelError
 from myna.models.adapters import add_adapters, merge_saved, quantization, save_model_config
 from myna.models.audio_context import context_to_learn, learned_context
-from myna.models.conformer import ConformerConfig, ConformerForCTC
 from myna.models.ctc import CTCProcessor, CTCRecognizer
-from myna.models.ctc_decode import WORD_BOUNDARY
-from myna.models.folders import CONFIG_FILE, base_identity, find_base, find_model, is_adapter, refuse_adapter
+from myna.models.folders import CONFIG_FILE, base_identity, find_base, find_model, is_adapter
+from myna.models.front_end import freeze_front_end
 from myna.models.metadata import read_json, read_metadata
 from myna.models.parakeet import ParakeetRecognizer, parakeet_config
-from myna.models.parakeet_processor import ParakeetProcessor, read_tokenizer
+from myna.models.parakeet_processor import ParakeetProcessor
 from myna.models.parts import freeze_part, frozen_names, keep_layers
+from myna.models.pretrain_recognizer import (
+    PretrainProcessor,
+    PretrainRecognizer,
+    is_pretraining,
+    refuse_pretraining,
+)
+from myna.models.pretraining import load_to_pretrain, prepare_config
+from myna.models.processors import CTC_MODELS, NO_WORDS, build_processor, model_family
 from myna.models.tokenizer import TextTokenizer
-from myna.models.transformer import TransformerConfig, TransformerForCTC
-from myna.models.wav2vec2 import MODEL_TYPES, Wav2Vec2Recognizer
-from myna.models.wav2vec2_processor import Wav2Vec2Processor, read_vocabulary, vocabulary_tokenizer
+from myna.models.wav2vec2 import Wav2Vec2Recognizer
+from myna.models.wav2vec2_processor import Wav2Vec2Processor
 from myna.models.weights import load_weights
 from myna.models.whisper import WhisperRecognizer
 from myna.models.whisper_processor import WhisperProcessor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
     from myna.config import Config
-    from myna.models.audio_context import AudioContext
-    from myna.models.ctc_model import CTCConfig, CTCModel
-    from myna.samples import RefusalReason, Utterance
+    from myna.models.ctc_model import CTCModel
+    from myna.models.processors import WordProcessor
 
-    AnyProcessor = CTCProcessor | WhisperProcessor | Wav2Vec2Processor | ParakeetProcessor
-    AnyRecognizer = CTCRecognizer | WhisperRecognizer | Wav2Vec2Recognizer | ParakeetRecognizer
-    Refuse = Callable[[Utterance], tuple[RefusalReason, str] | None]
+    AnyRecognizer = CTCRecognizer | WhisperRecognizer | Wav2Vec2Recognizer | ParakeetRecognizer | PretrainRecognizer
 
 TEXT_RULES = "1"  # of myna.text.normalize; changes when its results do
-CTC_MODELS: dict[str, tuple[type[CTCConfig], type[CTCModel]]] = {
-    "conformer": (ConformerConfig, ConformerForCTC),
-    "transformer": (TransformerConfig, TransformerForCTC),
-}
-FAMILY_OF_MODEL_TYPE = {config.model_type: family for family, (config, _) in CTC_MODELS.items()}
-FAMILY_OF_MODEL_TYPE |= {"whisper": "whisper", "parakeet_ctc": "parakeet", **dict.fromkeys(MODEL_TYPES, "wav2vec2")}
+HEAD = ("head.weight", "head.bias")
 SIZES = ("d_model", "num_encoder_layers", "num_heads", "d_ff", "dropout", "chunk_frames", "left_chunks")
 
 logger = logging.getLogger(__name__)
-
-
-def build_processor(config: Config, train_texts: Sequence[str]) -> AnyProcessor:
-    """Front end and tokenizer of the model that the configuration asks for.
-
-    Args:
-        config: of the run.
-        train_texts: normalised texts of the training split; the CTC families learn their tokenizer from them.
-
-    Raises:
-        ModelError: `model.pretrained` cannot be loaded or is of another family.
-        DataError, ConfigError: no tokenizer can be learned from the texts.
-    """
-    if config.model.pretrained:
-        return _pretrained_processor(config, find_model(config.model.pretrained), train_texts)
-    features = config.features
-    if config.model.family == "parakeet":
-        factor = config.model.subsampling_factor
-        return ParakeetProcessor(_train_tokenizer(config, train_texts), ParakeetLogMel(features.n_mels), factor)
-    if config.model.family not in CTC_MODELS:
-        raise ModelError(
-            f"expected model.pretrained for {config.model.family}; received nothing",
-            "Set it to a folder or a hub name, such as openai/whisper-tiny.",
-        )
-    log_mel = LogMel(
-        n_mels=features.n_mels,
-        n_fft=features.n_fft,
-        hop_length=features.hop_length,
-        sample_rate_hz=features.sample_rate,
-        normalize=features.normalize,
-        dynamic_range_db=features.dynamic_range_db,
-    )
-    return CTCProcessor(_train_tokenizer(config, train_texts), log_mel)
 
 
 def build_recognizer(config: Config, train_texts: Sequence[str]) -> AnyRecognizer:
@@ -100,6 +63,8 @@ def build_recognizer(config: Config, train_texts: Sequence[str]) -> AnyRecognize
     """
     processor = build_processor(config, train_texts)
     metadata = {"family": config.model.family, "language": config.data.language, "text_rules": TEXT_RULES}
+    if isinstance(processor, PretrainProcessor):
+        return _pretrain_recognizer(config, processor, metadata)
     if not config.model.pretrained:
         return _fresh_recognizer(config, processor, metadata)
     folder = find_model(config.model.pretrained)
@@ -116,7 +81,7 @@ def build_recognizer(config: Config, train_texts: Sequence[str]) -> AnyRecognize
     return recognizer
 
 
-def _fresh_recognizer(config: Config, processor: AnyProcessor, metadata: dict[str, str]) -> AnyRecognizer:
+def _fresh_recognizer(config: Config, processor: WordProcessor, metadata: dict[str, str]) -> AnyRecognizer:
     """The recogniser with weights that know nothing."""
     model_class, model_config = ctc_model_of(config, processor.tokenizer.vocab_size)
     model: Any = model_class(model_config)
@@ -127,7 +92,7 @@ def _fresh_recognizer(config: Config, processor: AnyProcessor, metadata: dict[st
 
 
 def _pretrained_recognizer(
-    config: Config, processor: AnyProcessor, folder: Path, metadata: dict[str, str]
+    config: Config, processor: WordProcessor, folder: Path, metadata: dict[str, str]
 ) -> AnyRecognizer:
     """The recogniser whose weights are in a folder, in 4 bits if adapters want that."""
     settings = config.model
@@ -149,9 +114,8 @@ def _pretrained_recognizer(
         )
     if isinstance(processor, ParakeetProcessor):
         return ParakeetRecognizer.from_pretrained(folder, processor, metadata, in_4_bits)
-    model = load_weights(CTC_MODELS[settings.family][1], folder, quantization=in_4_bits)
     old, new = TextTokenizer.load(folder).pieces, processor.tokenizer.pieces
-    if old != new:
+    if old != new and not is_pretraining(folder):
         logger.warning(
             "The tokenizer of %s lacks characters of the training texts: a new one of %d tokens takes its place; "
             "the encoder and %d rows of the head are kept.",
@@ -159,8 +123,19 @@ def _pretrained_recognizer(
             len(new),
             len(set(old) & set(new)),
         )
-    _fit_head(model, old, new)
-    return CTCRecognizer(processor, model, metadata)
+    return CTCRecognizer(processor, _load_ctc(settings.family, folder, processor.tokenizer, in_4_bits), metadata)
+
+
+def _pretrain_recognizer(config: Config, processor: PretrainProcessor, metadata: dict[str, str]) -> PretrainRecognizer:
+    """An encoder to pre-train, with fresh weights or those of `model.pretrained`."""
+    if config.model.pretrained:
+        model = load_to_pretrain(find_model(config.model.pretrained), config.pretrain)
+        if config.model.family == "wav2vec2" and config.model.freeze_front_end:
+            freeze_front_end(model)
+    else:
+        _, model_config = ctc_model_of(config, NO_WORDS.vocab_size)
+        model = prepare_config(model_config, config.pretrain)(model_config)
+    return PretrainRecognizer(processor, model, config.pretrain, metadata)
 
 
 def ctc_model_of(config: Config, vocab_size: int) -> tuple[type[PreTrainedModel], PreTrainedConfig]:
@@ -193,6 +168,7 @@ def load_recognizer(model: str | Path) -> AnyRecognizer:
     folder = find_model(model)
     if is_adapter(folder):
         return _load_adapted(folder)
+    refuse_pretraining(folder)
     metadata = read_metadata(folder)
     family = model_family(folder)
     if family == "whisper":
@@ -228,9 +204,7 @@ def _load_adapted(folder: Path) -> AnyRecognizer:
         recognizer = ParakeetRecognizer.from_pretrained(base, ParakeetProcessor.from_pretrained(own), metadata)
     else:
         processor = CTCProcessor.from_pretrained(own)
-        model = load_weights(CTC_MODELS[family][1], base)
-        _fit_head(model, TextTokenizer.load(base).pieces, processor.tokenizer.pieces)
-        recognizer = CTCRecognizer(processor, model, metadata)
+        recognizer = CTCRecognizer(processor, _load_ctc(family, base, processor.tokenizer), metadata)
     recognizer.model = merge_saved(recognizer.model, folder)
     return recognizer
 
@@ -243,99 +217,21 @@ def processor_files(recognizer: AnyRecognizer) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
-def load_processor(files: dict[str, bytes], language: str = "", context: AudioContext | None = None) -> AnyProcessor:
-    """A processor from the files that `processor_files` gave.
-
-    Args:
-        files: by name.
-        language: of Whisper's prompts; "" takes each utterance's own.
-        context: what Whisper hears of a clip; None is 30 s.
-
-    Raises:
-        ModelError: they are not those of a processor.
-    """
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        for file_name, content in files.items():
-            (folder / Path(file_name).name).write_bytes(content)
-        family = model_family(folder)
-        if family == "whisper":
-            return WhisperProcessor.from_pretrained(folder, language, context)
-        if family == "wav2vec2":
-            return Wav2Vec2Processor.from_pretrained(folder)
-        if family == "parakeet":
-            return ParakeetProcessor.from_pretrained(folder)
-        return CTCProcessor.from_pretrained(folder)
-
-
-def feasibility(config: Config) -> Callable[[Sequence[str]], Refuse]:
-    """What `prepare` needs to refuse recordings that the configured model cannot learn from.
-
-    Returns:
-        A function of the normalised training texts that gives a function from an utterance to a refusal or None.
-    """
-    return lambda train_texts: build_processor(config, train_texts).refusal
-
-
-def model_family(folder: Path) -> str:
-    """The family of the model in a folder, from its config.json.
-
-    Raises:
-        ModelError: it is not one of ours.
-    """
-    if is_adapter(folder) and not (folder / CONFIG_FILE).is_file():
-        folder = find_base(folder)
-    values = read_json(folder / CONFIG_FILE, "a model's configuration with model_type")
-    model_type = values.get("model_type", "none")
-    if model_type not in FAMILY_OF_MODEL_TYPE:
-        known = ", ".join(FAMILY_OF_MODEL_TYPE)
-        raise ModelError(
-            f"{folder}: expected model_type {known}; received {model_type}", "Pass a model of these families."
-        )
-    return FAMILY_OF_MODEL_TYPE[model_type]
-
-
-def _pretrained_processor(config: Config, folder: Path, train_texts: Sequence[str]) -> AnyProcessor:
-    refuse_adapter(folder)
-    family = model_family(folder)
-    if family != config.model.family:
-        raise ModelError(
-            f"{folder}: expected a model of family {config.model.family}; received {family}",
-            f"Set model.family={family}, or another model.pretrained.",
-        )
-    if family == "whisper":
-        return WhisperProcessor.from_pretrained(folder, config.model.language, context_to_learn(config.model))
-    if family == "wav2vec2":
-        return Wav2Vec2Processor.from_pretrained(folder, _wav2vec2_tokenizer(config, folder, train_texts))
-    if family == "parakeet":
-        return ParakeetProcessor.from_pretrained(folder, _parakeet_tokenizer(config, folder, train_texts))
-    processor = CTCProcessor.from_pretrained(folder)
-    if processor.tokenizer.covers(train_texts):
-        return processor
-    return CTCProcessor(_train_tokenizer(config, train_texts), processor.log_mel)
-
-
-def _wav2vec2_tokenizer(config: Config, folder: Path, train_texts: Sequence[str]) -> TextTokenizer:
-    """The checkpoint's own if it covers the texts; a new one takes over the rows of the head that both have."""
-    vocabulary = read_vocabulary(folder)
-    if {char.replace(" ", WORD_BOUNDARY) for char in set().union(*train_texts)} <= vocabulary.keys():
-        return vocabulary_tokenizer(folder, vocabulary)
-    if vocabulary:
-        logger.warning("The vocabulary of %s lacks characters of the training texts: a new one is learned.", folder)
-    return _train_tokenizer(config, train_texts)
-
-
-def _parakeet_tokenizer(config: Config, folder: Path, train_texts: Sequence[str]) -> TextTokenizer:
-    """As `_wav2vec2_tokenizer`."""
-    found = read_tokenizer(folder)
-    if found is not None and found[0].covers(train_texts):
-        return found[0]
-    logger.warning("The vocabulary of %s lacks characters of the training texts: a new one is learned.", folder)
-    return _train_tokenizer(config, train_texts)
-
-
-def _train_tokenizer(config: Config, train_texts: Sequence[str]) -> TextTokenizer:
-    return TextTokenizer.train(train_texts, config.tokenizer.kind, config.tokenizer.vocab_size)
+def _load_ctc(
+    family: str, folder: Path, tokenizer: TextTokenizer, in_4_bits: BitsAndBytesConfig | None = None
+) -> CTCModel:
+    """One of our CTC models with a head for the tokenizer: fresh on an encoder that was pre-trained only."""
+    config_class, model_class = CTC_MODELS[family]
+    model: CTCModel
+    if is_pretraining(folder):
+        saved = config_class.from_pretrained(folder)
+        sizes = {name: getattr(saved, name) for name in (*SIZES, "n_mels", "conv_kernel_size") if hasattr(saved, name)}
+        own = config_class(vocab_size=tokenizer.vocab_size, **sizes)
+        model = load_weights(model_class, folder, may_miss=HEAD, config=own, quantization=in_4_bits)
+        return model
+    model = load_weights(model_class, folder, quantization=in_4_bits)
+    _fit_head(model, TextTokenizer.load(folder).pieces, tokenizer.pieces)
+    return model
 
 
 def _fit_head(model: CTCModel, old: Sequence[str], new: Sequence[str]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from pydantic import TypeAdapter
 
 from myna.audio.features import LogMel
-from myna.data.checks import ctc_frames_needed
+from myna.data.checks import check_labelled, ctc_frames_needed
 from myna.errors import ModelError
 from myna.files import write_atomically
 from myna.models import ctc_decode
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 FEATURES_FILE = "preprocessor_config.json"
 MAX_FEATURES_BYTES = 100_000
+
+Count = TypeVar("Count", int, torch.Tensor)
 
 
 class CTCProcessor:
@@ -71,6 +73,14 @@ class CTCProcessor:
         """Length of an encoder frame."""
         return SUBSAMPLING_FACTOR * self.log_mel.hop_length / self.sample_rate_hz
 
+    def num_frames(self, num_features: Count) -> Count:
+        """Encoder frames of so many feature frames, or of each length in a tensor of them."""
+        return subsampled_length(num_features)
+
+    def frames_in(self, duration_seconds: float) -> int:
+        """Encoder frames of a clip of this length."""
+        return self.num_frames(self.log_mel.num_frames(round(duration_seconds * self.sample_rate_hz)))
+
     def features(self, clip: AudioClip) -> Tensor:
         """Features (T, n_mels) float32 of a clip at `sample_rate_hz`."""
         return self.log_mel(clip)
@@ -84,10 +94,8 @@ class CTCProcessor:
         return duration_seconds
 
     def refusal(self, utterance: Utterance) -> tuple[RefusalReason, str] | None:
-        """CTC_INFEASIBLE when the encoder gives fewer frames than labels + adjacent repeats; else None."""
-        num_samples = round(utterance.duration_seconds * self.sample_rate_hz)
-        num_frames = subsampled_length(self.log_mel.num_frames(num_samples))
-        return ctc_refusal(self.labels(utterance), num_frames, utterance.duration_seconds)
+        """EMPTY_TRANSCRIPT, or CTC_INFEASIBLE when there are fewer encoder frames than labels + adjacent repeats."""
+        return ctc_refusal(utterance, self.labels(utterance), self.frames_in(utterance.duration_seconds))
 
 
 class CTCRecognizer(Recognizer):
@@ -146,15 +154,15 @@ class CTCRecognizer(Recognizer):
         ]
 
 
-def ctc_refusal(labels: list[int], num_frames: int, duration_seconds: float) -> tuple[RefusalReason, str] | None:
-    """CTC_INFEASIBLE when there are fewer encoder frames than labels + adjacent repeats; else None."""
+def ctc_refusal(utterance: Utterance, labels: list[int], num_frames: int) -> tuple[RefusalReason, str] | None:
+    """EMPTY_TRANSCRIPT, or CTC_INFEASIBLE when there are fewer encoder frames than labels + adjacent repeats."""
     required = ctc_frames_needed(labels)
     if num_frames >= required:
-        return None
+        return check_labelled(utterance)
     repeats = required - len(labels)
     return RefusalReason.CTC_INFEASIBLE, (
         f"expected at least {required} encoder frames ({len(labels)} labels + {repeats} adjacent repeats); "
-        f"received {num_frames} ({duration_seconds:.2f} s)"
+        f"received {num_frames} ({utterance.duration_seconds:.2f} s)"
     )
 
 

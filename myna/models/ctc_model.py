@@ -1,4 +1,4 @@
-"""What all our CTC models share: subsampling, masks, the stack of layers, the head and the loss."""
+"""What all our models share: subsampling, masks and the stack of layers; and for CTC the head and the loss."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class CTCOutput(ModelOutput):  # type: ignore[misc]
     losses: Tensor | None = None  # (B,) float32, negative log-likelihood of each row's labels
 
 
-class CTCModel(PreTrainedModel):  # type: ignore[misc]
-    """An encoder with a CTC head. Subclasses name their configuration and their layer.
+class EncoderModel(PreTrainedModel):  # type: ignore[misc]
+    """An encoder without a head. Subclasses name their configuration and their layer, and call `post_init`.
 
     A layer is called as `layer(x, mask, rotary, real)`: (B, T', d_model), `attention_mask`, `rotary_table`, and
     (B, T', 1) True at real frames.
@@ -91,14 +91,6 @@ class CTCModel(PreTrainedModel):  # type: ignore[misc]
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(self.layer_class(config) for _ in range(config.num_encoder_layers))
         self.norm = nn.LayerNorm(config.d_model)
-        self.head = nn.Linear(config.d_model, config.vocab_size)
-        self.post_init()
-
-    def set_vocab_size(self, vocab_size: int) -> None:
-        """Replace the head by a fresh one of so many tokens."""
-        self.config.vocab_size = vocab_size
-        self.head = nn.Linear(self.config.d_model, vocab_size).to(self.head.weight.device)
-        self._init_weights(self.head)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -111,6 +103,41 @@ class CTCModel(PreTrainedModel):  # type: ignore[misc]
             init.ones_(module.weight)
         if getattr(module, "bias", None) is not None:
             init.zeros_(module.bias)
+
+    def encode(self, latents: Tensor, lengths: Tensor) -> Tensor:
+        """What the layers make of subsampled frames.
+
+        Args:
+            latents: (B, T', d_model), of `subsampling`.
+            lengths: (B,) real frames of T'.
+
+        Returns:
+            (B, T', d_model).
+        """
+        num_frames, config = latents.shape[1], self.config
+        mask = attention_mask(lengths, num_frames, config.chunk_frames, config.left_chunks)
+        rotary = rotary_table(num_frames, config.d_model // config.num_heads, latents.device)
+        real = frame_mask(lengths, num_frames)[:, :, None]  # (B, T', 1)
+        x = self.dropout(latents)
+        for layer in self.layers:
+            x = layer(x, mask, rotary, real)
+        encoded: Tensor = self.norm(x)
+        return encoded
+
+
+class CTCModel(EncoderModel):
+    """An encoder with a CTC head."""
+
+    def __init__(self, config: CTCConfig) -> None:
+        super().__init__(config)
+        self.head = nn.Linear(config.d_model, config.vocab_size)
+        self.post_init()
+
+    def set_vocab_size(self, vocab_size: int) -> None:
+        """Replace the head by a fresh one of so many tokens."""
+        self.config.vocab_size = vocab_size
+        self.head = nn.Linear(self.config.d_model, vocab_size).to(self.head.weight.device)
+        self._init_weights(self.head)
 
     def forward(
         self,
@@ -132,15 +159,7 @@ class CTCModel(PreTrainedModel):  # type: ignore[misc]
             its frames has an infinite loss: such rows are to be refused before training.
         """
         lengths = subsampled_length(feature_lengths)
-        x = self.dropout(self.subsampling(features))  # (B, T', d_model)
-        num_frames = x.shape[1]
-        config = self.config
-        mask = attention_mask(lengths, num_frames, config.chunk_frames, config.left_chunks)
-        rotary = rotary_table(num_frames, config.d_model // config.num_heads, x.device)
-        real = frame_mask(lengths, num_frames)[:, :, None]  # (B, T', 1)
-        for layer in self.layers:
-            x = layer(x, mask, rotary, real)
-        logits = self.head(self.norm(x))  # (B, T', vocab_size)
+        logits = self.head(self.encode(self.subsampling(features), lengths))  # (B, T', vocab_size)
         losses = None if labels is None else ctc_losses(logits, lengths, labels, label_lengths)
         return CTCOutput(logits=logits, lengths=lengths, losses=losses)
 

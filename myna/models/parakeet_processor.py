@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import TypeAdapter
 from tokenizers import Tokenizer
 
 from myna.audio.features import ParakeetLogMel
 from myna.errors import ModelError
 from myna.files import write_atomically
-from myna.models.ctc import FEATURES_FILE, ctc_refusal
+from myna.models.ctc import FEATURES_FILE, Count, ctc_refusal
 from myna.models.folders import CONFIG_FILE
 from myna.models.metadata import read_json
 from myna.models.tokenizer import BLANK, TOKENIZER_FILE, UNKNOWN, TextTokenizer
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from myna.samples import AudioClip, RefusalReason, Utterance
 
-Count = TypeVar("Count", int, torch.Tensor)
 MAX_TOKENIZER_BYTES = 10_000_000
 THEIR_NAMES = {"n_mels": "feature_size", "sample_rate_hz": "sampling_rate"}  # of ParakeetFeatureExtractor's settings
 
@@ -108,10 +106,9 @@ class ParakeetProcessor:
         return duration_seconds
 
     def refusal(self, utterance: Utterance) -> tuple[RefusalReason, str] | None:
-        """CTC_INFEASIBLE when the encoder gives fewer frames than labels + adjacent repeats; else None."""
+        """EMPTY_TRANSCRIPT, or CTC_INFEASIBLE when there are fewer encoder frames than labels + adjacent repeats."""
         num_features = self.log_mel.num_frames(round(utterance.duration_seconds * self.sample_rate_hz))
-        num_frames = -(-num_features // self.subsampling_factor)
-        return ctc_refusal(self.labels(utterance), num_frames, utterance.duration_seconds)
+        return ctc_refusal(utterance, self.labels(utterance), self.num_frames(num_features))
 
 
 def read_tokenizer(folder: Path) -> tuple[TextTokenizer, list[int]] | None:

@@ -15,6 +15,7 @@ from myna.models.ctc import ctc_transcript
 from myna.models.ctc_decode import BLANK_ID
 from myna.models.ctc_model import ctc_losses
 from myna.models.front_end import freeze_front_end, run_front_end_by_clip
+from myna.models.masking import draw_time_mask
 from myna.models.recognizer import DecodeOptions, Recognizer, decoding
 from myna.models.subsampling import frame_mask
 from myna.models.wav2vec2_processor import Wav2Vec2Processor, read_vocabulary
@@ -23,7 +24,6 @@ from myna.models.weights import load_weights, model_errors, quiet
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
     from torch import Tensor
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
@@ -121,7 +121,7 @@ class Wav2Vec2Recognizer(Recognizer):
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits (B, T, V) of each encoder frame; in training some of the frames are masked."""
         masks = self._time_masks(batch) if self.model.training else {}
-        logits: Tensor = model(**self._inputs(batch), **masks).logits
+        logits: Tensor = model(**self.processor.inputs(batch), **masks).logits
         return logits
 
     def losses_of(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -141,18 +141,12 @@ class Wav2Vec2Recognizer(Recognizer):
         processor, language = self.processor, self.metadata.get("language", "")
         with decoding(self.model):
             batch = batch.to(self.device)
-            log_probs = self.model(**self._inputs(batch)).logits.float().log_softmax(dim=-1).cpu()  # (B, T, V)
+            log_probs = self.model(**self.processor.inputs(batch)).logits.float().log_softmax(dim=-1).cpu()  # (B, T, V)
         frames = self._frames(batch).tolist()
         return [
             ctc_transcript(row[:length], processor.tokenizer, processor.frame_seconds, options, language)
             for row, length in zip(log_probs, frames, strict=True)
         ]
-
-    def _inputs(self, batch: Batch) -> dict[str, Tensor]:
-        inputs = {"input_values": batch.features[:, :, 0]}  # (B, N)
-        if self.processor.attention_mask:
-            inputs["attention_mask"] = frame_mask(batch.feature_lengths, batch.features.shape[1]).long()
-        return inputs
 
     def _frames(self, batch: Batch) -> Tensor:
         """Encoder frames of each clip, (B,)."""
@@ -168,28 +162,6 @@ class Wav2Vec2Recognizer(Recognizer):
         lengths = self._frames(batch).tolist()
         mask = draw_time_mask(lengths, num_frames, config.mask_time_prob, config.mask_time_length, rng)
         return {"mask_time_indices": torch.from_numpy(mask).to(batch.features.device)}  # (B, T)
-
-
-def draw_time_mask(
-    lengths: Sequence[int], num_frames: int, share: float, span_frames: int, rng: np.random.Generator
-) -> NDArray[np.bool_]:
-    """Frames to mask, (B, num_frames), as SpecAugment and wav2vec 2.0 do: spans that start anywhere and may overlap.
-
-    Args:
-        lengths: B, real frames.
-        num_frames: of the padded batch.
-        share: of each row's frames, were no two spans to overlap.
-        span_frames: length of a span; rows that are shorter stay whole.
-        rng: what to draw from.
-    """
-    mask = np.zeros((len(lengths), num_frames), dtype=bool)
-    for row, length in enumerate(lengths):
-        num_starts = length - span_frames + 1
-        num_spans = int(share * length / span_frames + rng.random())  # rounded at random, right on average
-        if num_starts > 0:
-            starts = rng.choice(num_starts, min(num_spans, num_starts), replace=False)
-            mask[row, (starts[:, None] + np.arange(span_frames)).ravel()] = True
-    return mask
 
 
 def _set_up_training(model: PreTrainedModel, freeze: bool, by_clip: bool) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from transformers import AutoConfig, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 
 from myna.errors import ModelError
-from myna.models.ctc import FEATURES_FILE, ctc_refusal
+from myna.models.ctc import FEATURES_FILE, Count, ctc_refusal
 from myna.models.ctc_decode import WORD_BOUNDARY
+from myna.models.subsampling import frame_mask
 from myna.models.tokenizer import TOKENIZER_FILE, UNKNOWN_SPELLING, TextTokenizer
 from myna.models.weights import model_errors, quiet
 
@@ -21,14 +22,12 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedConfig
 
-    from myna.samples import AudioClip, RefusalReason, Utterance
+    from myna.samples import AudioClip, Batch, RefusalReason, Utterance
 
 VOCABULARY_FILE = "vocab.json"  # of transformers' Wav2Vec2CTCTokenizer
 MAX_VOCABULARY_BYTES = 10_000_000
 MIN_SAMPLES = 1_600  # 0.1 s: shorter clips are padded with silence, or no encoder frame would be left of them
 VARIANCE_FLOOR = 1e-7  # of transformers' own normalisation
-
-Count = TypeVar("Count", int, torch.Tensor)
 
 
 class Wav2Vec2Processor:
@@ -108,6 +107,17 @@ class Wav2Vec2Processor:
             frames = (frames - kernel) // stride + 1
         return frames
 
+    def frames_in(self, duration_seconds: float) -> int:
+        """Encoder frames of a clip of this length."""
+        return self.num_frames(max(MIN_SAMPLES, round(duration_seconds * self.sample_rate_hz)))
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """What the encoder takes of a batch: samples (B, N), and with `attention_mask` which of them are real."""
+        inputs = {"input_values": batch.features[:, :, 0]}  # (B, N)
+        if self.attention_mask:
+            inputs["attention_mask"] = frame_mask(batch.feature_lengths, batch.features.shape[1]).long()
+        return inputs
+
     def features(self, clip: AudioClip) -> Tensor:
         """Samples (N, 1) float32 of a clip at `sample_rate_hz`, normalised if the checkpoint wants it."""
         samples = np.asarray(clip.samples, dtype=np.float32)
@@ -125,9 +135,8 @@ class Wav2Vec2Processor:
         return duration_seconds
 
     def refusal(self, utterance: Utterance) -> tuple[RefusalReason, str] | None:
-        """CTC_INFEASIBLE when the encoder gives fewer frames than labels + adjacent repeats; else None."""
-        num_samples = max(MIN_SAMPLES, round(utterance.duration_seconds * self.sample_rate_hz))
-        return ctc_refusal(self.labels(utterance), self.num_frames(num_samples), utterance.duration_seconds)
+        """EMPTY_TRANSCRIPT, or CTC_INFEASIBLE when there are fewer encoder frames than labels + adjacent repeats."""
+        return ctc_refusal(utterance, self.labels(utterance), self.frames_in(utterance.duration_seconds))
 
 
 def read_vocabulary(folder: str | Path) -> dict[str, int]:

@@ -10,6 +10,7 @@ import numpy as np
 from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperTokenizer
 
 from myna.audio.features import LogMel
+from myna.data.checks import check_labelled
 from myna.errors import AudioError, ModelError
 from myna.models.audio_context import WINDOW_FRAMES, WINDOW_SECONDS, context_frames, context_seconds
 from myna.models.weights import model_errors, quiet
@@ -146,7 +147,7 @@ class WhisperProcessor:
         return float(context_seconds(duration_seconds, self.context))
 
     def refusal(self, utterance: Utterance) -> tuple[RefusalReason, str] | None:
-        """TOO_LONG over 30 s, TOO_MANY_TOKENS over the decoder's positions, BAD_ROW for an unknown language."""
+        """TOO_LONG over 30 s, TOO_MANY_TOKENS over the positions, BAD_ROW for an unknown language, EMPTY_TRANSCRIPT."""
         if utterance.duration_seconds > WINDOW_SECONDS + ROUNDING_SECONDS:
             return RefusalReason.TOO_LONG, _too_long(utterance.duration_seconds)
         try:
@@ -156,7 +157,7 @@ class WhisperProcessor:
         if num_tokens > self.max_tokens:
             expected = f"expected at most {self.max_tokens} tokens, prompt and end included"
             return RefusalReason.TOO_MANY_TOKENS, f"{expected}; received {num_tokens}"
-        return None
+        return check_labelled(utterance)
 
     def language_code(self, language: str) -> str:
         """Whisper's code of a language, such as "vi" for "vi-VN".

@@ -98,7 +98,7 @@ def _teacher(config: Config) -> ModelProfile | None:
 
 def _producer(config: Config) -> ProducerRate | None:
     """How fast a core of this machine prepares the recordings for the configuration's model."""
-    from myna.models.build import build_processor
+    from myna.models.processors import build_processor
 
     utterances = _from_shards(config) if config.data.shards else _from_catalog(config)
     processor = build_processor(config, [utterance.text for utterance in utterances])

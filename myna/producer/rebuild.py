@@ -14,7 +14,7 @@ from myna.feed.epoch import BatchBudget
 from myna.feed.selection import short_enough, usable
 from myna.feed.work import TrainingBatches
 from myna.models.audio_context import AudioContext
-from myna.models.build import load_processor
+from myna.models.processors import load_processor
 from myna.producer.recordings import check_recordings
 
 if TYPE_CHECKING:

@@ -16,10 +16,18 @@ from transformers import TrainerCallback
 from myna.files import write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rich.console import Console
     from transformers import TrainerControl, TrainerState, TrainingArguments
+
+
+# Of each training objective: what its validation is shown by, as heading: (logged name, factor).
+SCORES = {
+    "transcribe": {"WER %": ("eval_wer", 100.0), "CER %": ("eval_cer", 100.0)},
+    "pretrain": {"masked right %": ("eval_masked_accuracy", 100.0), "codes in use": ("eval_codebook_perplexity", 1.0)},
+}
 
 
 class EpochEnds(TrainerCallback):  # type: ignore[misc]
@@ -116,10 +124,10 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
 class ConsoleProgress(TrainerCallback):  # type: ignore[misc]
     """A progress bar on a terminal, plain lines elsewhere, and one summary row per evaluation."""
 
-    HEADINGS = ("epoch", "step", "train loss", "valid loss", "WER %", "CER %", "learning rate", "minutes")
-
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, scores: Mapping[str, tuple[str, float]]) -> None:
+        """Show on `console`; of an evaluation, the scores by heading as in `SCORES`."""
         self.console = console
+        self.scores = scores
         self.progress = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -139,7 +147,7 @@ class ConsoleProgress(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             self.progress.start()
             self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step, loss="-")
-            self.console.print(self._row(self.HEADINGS, "bold"))
+            self.console.print(self._row(self._headings(), "bold"))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the bar."""
@@ -165,8 +173,7 @@ class ConsoleProgress(TrainerCallback):  # type: ignore[misc]
             str(state.global_step),
             train_loss,
             f"{metrics['eval_loss']:.3f}",
-            f"{100 * metrics['eval_wer']:.1f}",
-            f"{100 * metrics['eval_cer']:.1f}",
+            *(f"{scale * metrics[name]:.1f}" for name, scale in self.scores.values()),
             f"{self.learning_rate:.2e}",
             f"{(time.monotonic() - self.started) / 60:.1f}",
         )
@@ -176,6 +183,9 @@ class ConsoleProgress(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Take the bar away."""
         self.progress.stop()
+
+    def _headings(self) -> tuple[str, ...]:
+        return ("epoch", "step", "train loss", "valid loss", *self.scores, "learning rate", "minutes")
 
     @staticmethod
     def _row(cells: tuple[str, ...], style: str) -> Table:

@@ -76,6 +76,14 @@ def gathered(value: Any, world_size: int) -> list[Any]:
     return parts
 
 
+def gathered_if_well(value: Any, error: Exception | None, world_size: int) -> list[Any]:
+    """What every rank gave, in their order; where any met an error, all raise it."""
+    parts = gathered((value, error), world_size)
+    for failure in (failure for _, failure in parts if failure is not None):
+        raise failure
+    return [value for value, _ in parts]
+
+
 def shared_out(accumulation: int, started_ranks: int, ranks: int) -> tuple[int, str]:
     """The micro-batches of a step, cut for some ranks, dealt to another number of them.
 

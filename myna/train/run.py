@@ -38,7 +38,7 @@ from myna.models.recognizer import DecodeOptions
 from myna.models.whisper_processor import WhisperProcessor
 from myna.train.arguments import compute_dtype, training_arguments, training_dtype
 from myna.train.blank_watch import BlankWatch
-from myna.train.callbacks import CleanStop, ConsoleProgress, EpochEnds, RunLog
+from myna.train.callbacks import SCORES, CleanStop, ConsoleProgress, EpochEnds, RunLog
 from myna.train.checkpoint import latest_checkpoint, step_of
 from myna.train.context_check import ContextVerdict, settled_context
 from myna.train.feeding import (
@@ -54,6 +54,7 @@ from myna.train.feeding import (
 )
 from myna.train.memory_monitor import MemoryMonitor
 from myna.train.planned import with_plan
+from myna.train.pretrain import PretrainTrainer
 from myna.train.ranks import gathered, shared_out
 from myna.train.speed_watch import SpeedWatch
 from myna.train.split_watch import SplitWatch
@@ -153,9 +154,9 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     watchers.append(SplitWatch(limit, run_folder / "plan.json", console))
     if plan is not None and plan.speed is not None:
         watchers.append(SpeedWatch(plan.speed, run_folder / "plan.json", console))
-    if config.model.family != "whisper":
+    if config.model.family != "whisper" and config.training.objective != "pretrain":
         watchers.append(BlankWatch(config, recognizer, train_split, console))
-    watchers += [RunLog(run_folder / "metrics.jsonl"), ConsoleProgress(console)]
+    watchers += [RunLog(run_folder / "metrics.jsonl"), ConsoleProgress(console, SCORES[config.training.objective])]
     args = training_arguments(config)
     if resume:
         args.eval_on_start = False  # done before the first checkpoint
@@ -303,7 +304,8 @@ def _trainer(
     distillation = (
         Distillation.of(config, recognizer, teacher, args.device, training_dtype(config)) if teacher else None
     )
-    return SpeechTrainer(
+    trainer_class = PretrainTrainer if settings.objective == "pretrain" else SpeechTrainer
+    return trainer_class(
         recognizer,
         feed,
         work.per_epoch,

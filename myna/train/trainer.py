@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from transformers import PrinterCallback, Trainer
@@ -19,7 +19,7 @@ from myna.models.memory_limit import DEFAULT_RETRIES, MemoryLimit, each_piece
 from myna.train.checkpoint import load_training_state, remove_old, save_training_state, step_of
 from myna.train.loader import EpochNumbers, FeedMeter, Taken, training_loader
 from myna.train.parameter_groups import parameter_groups
-from myna.train.ranks import Agreement, gathered, mean_gradients
+from myna.train.ranks import Agreement, gathered_if_well, mean_gradients
 from myna.train.recovery import StepRecovery, retry_steps
 from myna.train.schedule import one_cycle
 from myna.train.validation import best_so_far, figures_of
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from myna.models.recognizer import DecodeOptions, Recognizer
     from myna.samples import Batch, Refusal, Transcript
     from myna.train.teacher import Distillation
+
+T = TypeVar("T")
 
 UNLOGGED_LOSS = "unlogged_loss"  # where the trainer's state keeps the loss that no log line holds yet
 MEMORY_LIMITS = "memory_limits"  # likewise what was learned about batches that fit
@@ -244,43 +246,47 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         name = f"{metric_key_prefix}_{self.args.metric_for_best_model}"
         full_batches, is_start = self.full_batches, self.state.global_step == 0
         if full_batches is None or not is_start:
-            metrics = self._validate(self.valid_batches, metric_key_prefix)
+            metrics = self.validate(self.valid_batches, metric_key_prefix)
         if full_batches is not None and (is_start or metrics[name] >= best_so_far(self.state, name)[0]):
-            in_full = self._validate(full_batches, metric_key_prefix)
+            in_full = self.validate(full_batches, metric_key_prefix)
             metrics = in_full if is_start else min(metrics, in_full, key=lambda scores: scores[name])
         metrics[f"{metric_key_prefix}_seconds"] = round(time.perf_counter() - started, 3)
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _validate(self, batches: EvaluationBatches, prefix: str) -> dict[str, float]:
-        self.recognizer.model.eval()
+    def validate(self, batches: EvaluationBatches, prefix: str) -> dict[str, float]:
+        """Loss, and WER and CER of free-running decoding, each named with the prefix."""
         totals = torch.zeros(2, dtype=torch.float64)  # loss, items
         heard: list[tuple[str, str, str]] = []  # reference, hypothesis, language
         error: ModelError | None = None
         by_id = {utterance.utterance_id: utterance for utterance in batches.utterances}
+
+        def listen(rows: Batch) -> tuple[torch.Tensor, list[Transcript]]:
+            losses = self.recognizer.losses(self.recognizer.model, rows)
+            transcripts = self.recognizer.decode(rows, self.decode_options)
+            return torch.stack([losses.sum(), self.recognizer.items(rows).sum()]).double().cpu(), transcripts
+
         try:
-            for piece, (losses, transcripts) in self._heard_in_pieces(batches):
+            for piece, (losses, transcripts) in self.in_pieces(batches, listen):
                 totals += losses
                 for utterance_id, transcript in zip(piece.utterance_ids, transcripts, strict=True):
                     utterance = by_id[utterance_id]
                     heard.append((utterance.transcript, transcript.text, utterance.language))
         except ModelError as failure:  # the other ranks must hear of it
             error = failure
-        totals, heard = self._gather(totals, heard, error)
-        return figures_of(totals, heard, prefix)
+        # Every rank gets the sums and hypotheses of all, so that all agree on what is best.
+        parts = gathered_if_well((totals, heard), error, self.args.world_size)
+        totals = sum((sums for sums, _ in parts), torch.zeros(2, dtype=torch.float64))
+        return figures_of(totals, [row for _, rows in parts for row in rows], prefix)
 
-    def _heard_in_pieces(
-        self, batches: EvaluationBatches
-    ) -> Iterator[tuple[Batch, tuple[torch.Tensor, list[Transcript]]]]:
-        """Of all validation batches, as whole as memory allows: (loss, items) summed over rows, and hypotheses."""
+    def in_pieces(self, batches: EvaluationBatches, run: Callable[[Batch], T]) -> Iterator[tuple[Batch, T]]:
+        """Rows of all validation batches, as whole as memory allows, and what `run` gives for them on the device."""
+        self.recognizer.model.eval()
 
-        def listen(rows: Batch) -> tuple[torch.Tensor, list[Transcript]]:
-            rows = self._prepare_inputs(rows)
+        def listen(rows: Batch) -> T:
             with torch.no_grad(), self.compute_loss_context_manager():
-                losses = self.recognizer.losses(self.recognizer.model, rows)
-                transcripts = self.recognizer.decode(rows, self.decode_options)
-            return torch.stack([losses.sum(), self.recognizer.items(rows).sum()]).double().cpu(), transcripts
+                return run(self._prepare_inputs(rows))
 
         for batch in batches.in_order(self.args.dataloader_num_workers):
             self.failures.update({refusal.audio_path: refusal for refusal in batch.failures})
@@ -288,17 +294,6 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
                 yield from each_piece(
                     batch, listen, self.valid_limit, max_retries=self.recovery.max_retries, name_of=self.name_of
                 )
-
-    def _gather(
-        self, totals: torch.Tensor, heard: list[tuple[str, str, str]], error: ModelError | None
-    ) -> tuple[torch.Tensor, list[tuple[str, str, str]]]:
-        """Every rank gets the sums and hypotheses of all, so that all agree on what is best, or the error of any."""
-        parts = gathered((totals, heard, error), self.args.world_size)
-        for failure in (part[2] for part in parts if part[2] is not None):
-            raise failure
-        return sum((part[0] for part in parts), torch.zeros(2, dtype=torch.float64)), [
-            row for part in parts for row in part[1]
-        ]
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Lower is better; among equals, which small validation splits often give, the lower loss decides.

@@ -27,10 +27,7 @@ def figures_of(totals: Tensor, heard: Sequence[tuple[str, str, str]], prefix: st
         TrainingError: nothing was heard.
     """
     if not heard:
-        raise TrainingError(
-            "the validation split: expected recordings that can be read; received none",
-            "See that they are where they were when they were prepared, then go on with --resume.",
-        )
+        raise nothing_readable()
     scores = sum((score(*row) for row in heard), Scores())
     return {
         f"{prefix}_loss": float(totals[0] / max(1.0, float(totals[1]))),
@@ -38,6 +35,14 @@ def figures_of(totals: Tensor, heard: Sequence[tuple[str, str, str]], prefix: st
         f"{prefix}_cer": scores.normalized_characters.rate,
         f"{prefix}_empty_share": sum(not hypothesis for _, hypothesis, _ in heard) / len(heard),
     }
+
+
+def nothing_readable() -> TrainingError:
+    """Why a validation says nothing."""
+    return TrainingError(
+        "the validation split: expected recordings that can be read; received none",
+        "See that they are where they were when they were prepared, then go on with --resume.",
+    )
 
 
 def best_so_far(state: TrainerState, name: str) -> tuple[float, float]:

@@ -23,8 +23,9 @@ from torch import nn
 from myna.config import load_config
 from myna.errors import ConfigError, MissingExtraError, ModelError
 from myna.models.adapters import merged_for_a_while
-from myna.models.build import build_recognizer, load_processor, load_recognizer, processor_files
+from myna.models.build import build_recognizer, load_recognizer, processor_files
 from myna.models.folders import find_model, weights_digest
+from myna.models.processors import load_processor
 from myna.models.recognizer import DecodeOptions, Recognizer
 from myna.samples import Batch
 

@@ -10,15 +10,10 @@ from safetensors.torch import save_file
 
 from myna.config import Config
 from myna.errors import ModelError
-from myna.models.build import (
-    build_recognizer,
-    feasibility,
-    load_processor,
-    load_recognizer,
-    processor_files,
-)
+from myna.models.build import build_recognizer, load_recognizer, processor_files
 from myna.models.ctc import CTCRecognizer
 from myna.models.folders import find_model
+from myna.models.processors import feasibility, load_processor
 from myna.models.whisper import WhisperRecognizer
 from myna.samples import AudioClip, RefusalReason, Utterance
 

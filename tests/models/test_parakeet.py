@@ -14,9 +14,10 @@ from transformers import ParakeetForCTC
 from myna.config import Config, load_config
 from myna.errors import ConfigError, ModelError
 from myna.feed.batches import LABEL_PADDING
-from myna.models.build import build_recognizer, load_processor, load_recognizer, processor_files
+from myna.models.build import build_recognizer, load_recognizer, processor_files
 from myna.models.parakeet import LearnedBatchNorm
 from myna.models.parakeet_processor import ParakeetProcessor, read_tokenizer
+from myna.models.processors import load_processor
 from myna.models.recognizer import DecodeOptions, Recognizer
 from myna.plan.profiles.model import ModelProfile
 from myna.samples import AudioClip, Batch, RefusalReason, Utterance

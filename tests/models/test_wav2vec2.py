@@ -33,8 +33,9 @@ from myna.errors import ConfigError, ModelError
 from myna.feed.batches import LABEL_PADDING
 from myna.models.build import build_recognizer, load_recognizer
 from myna.models.folders import find_model
+from myna.models.masking import draw_time_mask
 from myna.models.tokenizer import TextTokenizer
-from myna.models.wav2vec2 import Wav2Vec2Recognizer, draw_time_mask
+from myna.models.wav2vec2 import Wav2Vec2Recognizer
 from myna.models.wav2vec2_processor import Wav2Vec2Processor
 from myna.samples import AudioClip, Batch, RefusalReason, Utterance
 from myna.train.run import resumed_config, train
@@ -131,7 +132,7 @@ def test_frames_are_those_of_the_model(name: str, tmp_path: Path) -> None:
     expected = recognizer.model._get_feat_extract_output_lengths(lengths)
     assert recognizer.processor.num_frames(lengths).tolist() == expected.tolist() == [4, 17, 49, 50]
     batch = make_batch(recognizer.processor, [0.1], [""])
-    assert recognizer.model.eval()(**recognizer._inputs(batch)).logits.shape == (1, 4, 6)
+    assert recognizer.model.eval()(**recognizer.processor.inputs(batch)).logits.shape == (1, 4, 6)
     assert recognizer.processor.frame_seconds == 0.02
 
 
@@ -190,7 +191,7 @@ def test_checkpoints_without_layer_norm_are_not_told_what_is_padding(tmp_path: P
         (folder / "preprocessor_config.json").unlink()  # then the front end says it
         assert Wav2Vec2Processor.from_pretrained(folder).attention_mask is told
     recognizer = load_recognizer(tmp_path / "wav2vec2-group")
-    assert recognizer._inputs(make_batch(recognizer.processor, [0.5], [""])).keys() == {"input_values"}
+    assert recognizer.processor.inputs(make_batch(recognizer.processor, [0.5], [""])).keys() == {"input_values"}
 
 
 def test_published_vocabularies_are_read_in_our_order(published: Path) -> None:

@@ -17,7 +17,8 @@ from myna.audio.augment.spec_augment import SpecAugment
 from myna.feed.batches import make_batch
 from myna.feed.payload import from_bytes, to_bytes
 from myna.models.audio_context import AudioContext
-from myna.models.build import load_processor, load_recognizer, processor_files
+from myna.models.build import load_recognizer, processor_files
+from myna.models.processors import load_processor
 from myna.models.recognizer import DecodeOptions
 from myna.models.whisper import WhisperRecognizer
 from myna.models.whisper_encoder import continued_with_silence

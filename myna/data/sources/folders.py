@@ -25,11 +25,11 @@ AUDIO_SUFFIXES = frozenset(
 def read_sidecars(context: RowContext) -> Iterator[Recording | Refusal]:
     """Every file with a .txt beside it, subfolders included; train, valid and test folders give their split.
 
-    Files that look like audio and have no .txt are refused by name, and so are .txt files without audio. Hidden files
-    are skipped.
+    Files that look like audio and have no .txt are refused by name where transcripts are needed, and .txt files without
+    audio everywhere. Hidden files are skipped.
 
     Raises:
-        SourceError: when nothing in the folder has a transcript.
+        SourceError: when nothing in the folder has a transcript that is needed.
     """
     found = False
     closed: list[OSError] = []
@@ -37,7 +37,7 @@ def read_sidecars(context: RowContext) -> Iterator[Recording | Refusal]:
         transcripts = {Path(name).stem for name in names if name.endswith(".txt")}
         audio_names = [name for name in names if _is_audio(folder, name, transcripts)]
         for name in audio_names:
-            found |= Path(name).stem in transcripts
+            found |= Path(name).stem in transcripts or not context.needs_transcripts
             yield _read_pair(folder / name, context, Path(name).stem in transcripts)
         for stem in sorted(transcripts - {Path(name).stem for name in audio_names}):
             detail = f"{stem}.txt: expected an audio file of the same name beside it; there is none"
@@ -74,10 +74,10 @@ def _is_audio(folder: Path, name: str, transcripts: set[str]) -> bool:
 
 def _read_pair(audio: Path, context: RowContext, has_transcript: bool) -> Recording | Refusal:
     row_name = str(audio.relative_to(context.folder))
-    if not has_transcript:
+    if not has_transcript and context.needs_transcripts:
         return bad_row({"audio": audio}, f"{row_name}: expected {audio.stem}.txt beside it; there is none", context)
     try:
-        text = _read_transcript(audio.with_name(f"{audio.stem}.txt"))
+        text = _read_transcript(audio.with_name(f"{audio.stem}.txt")) if has_transcript else None
     except (OSError, UnicodeError) as error:
         return bad_row({"audio": audio}, f"{row_name}: expected a readable {audio.stem}.txt; received {error}", context)
     first_folder = audio.relative_to(context.folder).parts[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def read_dataset(
             )
             yield bad_row({"audio": f"{name}/{split}"}, problem, context)
             continue
-        shared = RowContext(context.origin, context.folder, context.language, mapped or context.split)
+        shared = replace(context, split=mapped or context.split)
         yield from _read_split(dataset, columns, shared, media_dir, split)
 
 
@@ -88,7 +89,7 @@ def _read_split(
     audio_columns = [name for name, kind in dataset.features.items() if isinstance(kind, datasets.Audio)]
     if audio_columns and not columns.get("audio"):
         columns = {**columns, "audio": audio_columns[0]}
-    roles = find_columns(dataset.column_names, columns, context.origin)
+    roles = find_columns(dataset.column_names, columns, context)
     if roles["audio"] in audio_columns:
         dataset = dataset.cast_column(roles["audio"], datasets.Audio(decode=False))
     dataset = dataset.select_columns(sorted(set(roles.values())))

@@ -18,11 +18,11 @@ def read_kaldi(context: RowContext) -> Iterator[Recording | Refusal]:
     """Rows of a Kaldi directory. Commands in wav.scp (lines that end in `|`) are refused by name, never run.
 
     Raises:
-        SourceError: when wav.scp or text is missing or unreadable.
+        SourceError: when wav.scp, or text where transcripts are needed, is missing or unreadable.
     """
     folder = context.folder
     audio_of = _required(folder / "wav.scp")
-    transcript_of = _required(folder / "text")
+    transcript_of = (_required if context.needs_transcripts else _optional)(folder / "text")
     speaker_of = _optional(folder / "utt2spk")
     language_of = _optional(folder / "utt2lang")
     has_segments = (folder / "segments").is_file()

@@ -34,6 +34,8 @@ def read_source(
     columns: Mapping[str, str] | None = None,
     language: str = "",
     media_dir: str | Path = "media",
+    *,
+    needs_transcripts: bool = True,
 ) -> Iterator[Recording | Refusal]:
     """Rows of a source, whatever its kind; a broken row comes as a Refusal and never ends the reading.
 
@@ -43,6 +45,7 @@ def read_source(
             names do not do.
         language: ISO 639 code for rows that name none.
         media_dir: where audio embedded in a dataset is written.
+        needs_transcripts: refuse rows without one; else they come with the transcript "".
 
     Raises:
         SourceError: when the source as a whole cannot be understood.
@@ -52,10 +55,11 @@ def read_source(
     media_dir = Path(media_dir).absolute()
     name = str(spec)
     if name.startswith(HUB_PREFIX):
-        yield from read_dataset(name, columns, RowContext(name, Path.cwd(), language), media_dir)
+        context = RowContext(name, Path.cwd(), language, needs_transcripts=needs_transcripts)
+        yield from read_dataset(name, columns, context, media_dir)
         return
     path = Path(spec).absolute()
-    context = RowContext(name, path, language)
+    context = RowContext(name, path, language, needs_transcripts=needs_transcripts)
     try:
         if path.is_dir():
             yield from _read_folder(context, columns, media_dir)
@@ -90,7 +94,8 @@ def _read_folder(context: RowContext, columns: Mapping[str, str], media_dir: Pat
         yield from read_dataset(str(folder), columns, context, media_dir)
     elif parts := [part for part in sorted(folder.iterdir()) if _has_manifest(part)]:
         for part in parts:
-            inner = RowContext(f"{context.origin}/{part.name}", part, context.language, split_named(part.name))
+            origin, split = f"{context.origin}/{part.name}", split_named(part.name)
+            inner = replace(context, origin=origin, folder=part, split=split)
             yield from _read_folder(inner, columns, media_dir)
     elif tars := find_tars(folder):
         if (folder / NEMO_MANIFEST).is_file():

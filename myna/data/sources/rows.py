@@ -40,8 +40,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "speaker_id": ("speaker_id", "speaker", "client_id"),
     "language": ("language", "locale", "lang"),
 }
-REQUIRED = ("audio", "transcript")
-
 _SPLIT_WORDS = {
     "train": "train",
     "training": "train",
@@ -67,6 +65,12 @@ class RowContext:
     folder: Path  # absolute; relative audio paths start here
     language: str = ""  # for rows that name none
     split: str = ""  # likewise
+    needs_transcripts: bool = True  # False: rows without one are recordings too
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Columns that there must be."""
+        return ("audio", "transcript") if self.needs_transcripts else ("audio",)
 
 
 def split_named(name: str) -> str:
@@ -74,16 +78,16 @@ def split_named(name: str) -> str:
     return _SPLIT_WORDS.get(re.split(r"[^a-z]", name.strip().casefold(), maxsplit=1)[0], "")
 
 
-def find_columns(available: Collection[str], columns: Mapping[str, str], origin: str) -> dict[str, str]:
+def find_columns(available: Collection[str], columns: Mapping[str, str], context: RowContext) -> dict[str, str]:
     """Which column plays which role.
 
     Args:
         available: the names that the source uses.
         columns: role -> name where the user says so; roles are the keys of ALIASES, "" means: find it.
-        origin: how messages name the source.
+        context: what the rows of the source share.
 
     Raises:
-        SourceError: when a named column does not exist, or there is none for the audio or the transcript.
+        SourceError: when a named column does not exist, or there is none for the audio or a transcript that is needed.
     """
     by_simple_name = {_simple(name): name for name in reversed(list(available))}
     found, missing = {}, []
@@ -97,12 +101,12 @@ def find_columns(available: Collection[str], columns: Mapping[str, str], origin:
             found[role] = wanted
         elif name := next((by_simple_name[alias] for alias in aliases if alias in by_simple_name), None):
             found[role] = name
-        elif role in REQUIRED:
+        elif role in context.required:
             missing.append(f"a column for the {role} ({', '.join(aliases)})")
     if missing:
         names = ", ".join(repr(name) for name in list(available)[:30]) or "none"
         raise SourceError(
-            f"{origin}: expected {' and '.join(missing)}; received the columns {names}",
+            f"{context.origin}: expected {' and '.join(missing)}; received the columns {names}",
             "Say which column it is, such as data.columns.audio=my_path data.columns.transcript=my_words",
         )
     return found
@@ -124,7 +128,7 @@ def to_recording(values: Mapping[str, object], row_name: str, context: RowContex
             raise RowError("expected a duration over 0; received 0")
         return Recording(
             audio_path=context.folder / _audio_path(values),
-            transcript=_transcript(values),
+            transcript=_transcript(values, context.needs_transcripts),
             split=_split(values) or context.split,
             speaker_id=_text(values, "speaker_id"),
             language=_text(values, "language") or context.language,
@@ -184,8 +188,10 @@ def _audio_path(values: Mapping[str, object]) -> str:
     return path
 
 
-def _transcript(values: Mapping[str, object]) -> str:
+def _transcript(values: Mapping[str, object], is_needed: bool) -> str:
     text = values.get("transcript")
+    if text is None and not is_needed:
+        return ""
     if isinstance(text, int | float) and not isinstance(text, bool):
         text = str(text)  # a spreadsheet's idea of a transcript such as "7"
     if not isinstance(text, str):

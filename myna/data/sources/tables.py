@@ -56,7 +56,7 @@ def _read_records(
     """Rows from (row name, JSON object) pairs; a str in the place of the object says what is wrong with the row."""
     first = list(islice(records, _ROWS_TO_LEARN_KEYS_FROM))
     keys = {key: None for _, record in first if isinstance(record, dict) for key in record}
-    roles = find_columns(list(keys), columns, context.origin)
+    roles = find_columns(list(keys), columns, context)
     for row_name, record in chain(first, records):
         if isinstance(record, dict):
             yield to_recording({role: record.get(key) for role, key in roles.items()}, row_name, context)
@@ -113,7 +113,7 @@ def _read_csv(
         header = [name.strip() for name in next(reader, [])]
     except csv.Error as error:
         raise SourceError(f"{context.origin}: expected a header line; received {error}") from None
-    roles = find_columns(header, columns, context.origin)
+    roles = find_columns(header, columns, context)
     positions = {role: header.index(name) for role, name in roles.items()}
     while True:
         try:
@@ -137,7 +137,7 @@ def _csv_row(
     if len(row) > width:
         problem = f"expected {width} fields as in the header; received {len(row)}: quote texts that hold the delimiter"
         return bad_row(values, f"{row_name}: {problem}", context)
-    missing = [role for role in ("audio", "transcript") if role not in values]
+    missing = [role for role in context.required if role not in values]
     if missing:
         problem = f"expected {width} fields as in the header; received {len(row)}, without {' and '.join(missing)}"
         return bad_row(values, f"{row_name}: {problem}", context)

@@ -126,7 +126,7 @@ class _Tar:
             return bad_row(
                 values, f"{audio.name}: expected a readable transcript beside it; received {error}", self._context
             )
-        if values.get("transcript") is None:
+        if values.get("transcript") is None and self._context.needs_transcripts:
             problem = "expected a .txt, or a .json with a transcript, of the same name; there is none"
             return bad_row(values, f"{audio.name}: {problem}", self._context)
         return to_recording(values, audio.name, self._context)
@@ -141,7 +141,8 @@ class _Tar:
             # The recording is the member beside the JSON, whatever that says, and the transcript may be in a .txt: so
             # there is always an audio, and the transcript's least telling name.
             available = [*keys, "audio", "sentence"]
-            self._roles[keys] = find_columns(available, {**self._columns, "audio": "audio"}, member.name)
+            context = replace(self._context, origin=member.name)
+            self._roles[keys] = find_columns(available, {**self._columns, "audio": "audio"}, context)
         return {role: record.get(key) for role, key in self._roles[keys].items() if role != "audio"}
 
     def _content(self, member: Member) -> bytes:

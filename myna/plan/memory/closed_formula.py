@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.polynomial import Polynomial
 
+from myna.errors import ModelError
 from myna.models.audio_context import WINDOW_SECONDS
 from myna.plan.memory.anatomy import Anatomy, Stack, anatomy
 from myna.plan.memory.fit import BoundedMemory
@@ -44,8 +45,10 @@ def closed_formula(request: MemoryRequest) -> MemoryModel:
     """The bound of a request.
 
     Raises:
-        ModelError: a family whose configuration is not known.
+        ModelError: a family whose configuration is not known, or a model in pre-training.
     """
+    if request.model.model_class.endswith("ForPreTraining"):
+        raise ModelError(f"expected a recogniser; received {request.model.model_class}, which no formula bounds")
     sizes = anatomy(request.model.config, request.labels_per_second)
     settings, training = request.settings, request.activity == "train"
     parameters = sizes.parameters

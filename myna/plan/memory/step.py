@@ -166,7 +166,10 @@ def _autocast(model: PreTrainedModel, device: str, dtype: torch.dtype) -> None:
 
 
 def _losses(model: PreTrainedModel, batch: Inputs) -> tuple[Tensor, Tensor]:
-    """Loss and logits, as Myna's recognisers compute them; the model's own loss for families that Myna lacks."""
+    """Loss and logits, as Myna's recognisers compute them; the model's own loss for families that Myna lacks.
+
+    In pre-training there are no logits, and losses take their place.
+    """
     if is_whisper(model):
         labels = batch["labels"]
         features = batch["input_features"].transpose(1, 2)
@@ -176,7 +179,7 @@ def _losses(model: PreTrainedModel, batch: Inputs) -> tuple[Tensor, Tensor]:
         return by_token.view_as(targets).sum(dim=1).sum() / targets.numel(), logits
     output = model(**batch)
     losses = output.losses if "losses" in output else output.loss
-    return losses.sum() / len(batch["labels"]), output.logits
+    return losses.sum() / len(batch[model.main_input_name]), output.get("logits", losses)
 
 
 @torch.no_grad()
@@ -185,6 +188,8 @@ def _evaluate(model: PreTrainedModel, batch: Inputs, mode: LedgerMode) -> None:
     mode.mark("evaluate")
     model.eval()
     _losses(model, batch)
+    if hasattr(model, "quantizer"):  # in pre-training nothing is decoded
+        return
     inputs = {name: tensor for name, tensor in batch.items() if "label" not in name}
     if model.config.is_encoder_decoder:
         _decode_with_cache(model, inputs)

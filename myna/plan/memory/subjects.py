@@ -115,8 +115,11 @@ def make_batch(model: PreTrainedModel, request: MemoryRequest, clips: int, secon
         seconds: of every clip, as its model pads it.
 
     Returns:
-        The forward's arguments. Labels are (B, U), U = labels per second * seconds, two at least.
+        The forward's arguments. Labels are (B, U), U = labels per second * seconds, two at least; in pre-training there
+        are masks in their place.
     """
+    if hasattr(model, "quantizer"):
+        return _pretraining_batch(model, request, clips, seconds)
     name = model.main_input_name
     num_labels = max(2, int(request.labels_per_second * seconds))
     labels = torch.full((clips, num_labels), LABEL_ID)
@@ -143,6 +146,30 @@ def make_batch(model: PreTrainedModel, request: MemoryRequest, clips: int, secon
         mask = torch.ones(clips, length, dtype=torch.long)
         mask[0, length // 2 :] = 0  # models may drop a mask that hides nothing
         batch["attention_mask"] = mask
+    return batch
+
+
+def _pretraining_batch(model: Any, request: MemoryRequest, clips: int, seconds: float) -> Inputs:
+    """With as many masked frames as spans without an overlap have; `contrastive.Masking` says what is what."""
+    if model.main_input_name == "features":
+        length = int(FRAMES_PER_SECOND * seconds) + 1
+        batch = {
+            "features": torch.zeros(clips, length, _mel_bins(model.config)),
+            "feature_lengths": torch.full((clips,), length),
+        }
+    else:
+        length = int(SAMPLE_RATE_HZ * seconds)
+        batch = {"input_values": torch.zeros(clips, length)}
+        if _takes_mask(model, request.settings):
+            batch["attention_mask"] = torch.ones(clips, length, dtype=torch.long)
+    config, frames = model.config, model.num_frames(length)
+    masked = min(frames, int(config.mask_time_prob * frames) + config.mask_time_length)
+    codes = config.num_codevector_groups, config.num_codevectors_per_group
+    batch["positions"] = torch.arange(masked).expand(clips, -1).contiguous()
+    batch["counts"] = torch.full((clips,), masked)
+    batch["negatives"] = torch.zeros(clips, masked, config.num_negatives, dtype=torch.long)
+    if request.activity == "train":
+        batch["noise"] = torch.zeros(clips, masked, *codes)
     return batch
 
 

@@ -138,12 +138,18 @@ class ModelProfile:
             ModelError: `model.pretrained` is no model.
         """
         from myna.models.build import ctc_model_of
+        from myna.models.pretraining import prepare_config
 
         settings = config.model
-        if not settings.pretrained:
-            return cls.of(_on_meta(*ctc_model_of(config, vocab_size)), settings.family)
-        model_config, model_class = _find(settings.pretrained)
+        if settings.pretrained:
+            model_config, model_class = _find(settings.pretrained)
+        else:
+            model_class, model_config = ctc_model_of(config, vocab_size)
+        if config.training.objective == "pretrain":
+            model_class = prepare_config(model_config, config.pretrain)
         model = _on_meta(model_class, model_config)
+        if not settings.pretrained:
+            return cls.of(model, settings.family)
         keep_layers(model, encoder=settings.keep_encoder_layers, decoder=settings.keep_decoder_layers)
         frozen = frozen_names(model, encoder=settings.freeze_encoder, layers=settings.freeze_layers)
         for part in [*frozen, *(_custom_frozen(model) if settings.freeze_front_end else ())]:
@@ -201,7 +207,7 @@ def _read(name: str) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING, MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
 
-    from myna.models.build import CTC_MODELS  # also makes our own configurations known to AutoConfig
+    from myna.models.processors import CTC_MODELS  # also makes our own configurations known to AutoConfig
     from myna.models.weights import model_errors, quiet
 
     with model_errors(name, "speech recogniser's"), quiet():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plan_specs import SPECS, wav2vec2
+from plan_specs import SPECS, pretraining, wav2vec2
 
 from myna.errors import ModelError
 from myna.plan.memory.ledger import (
@@ -68,6 +68,9 @@ def test_a_trace_peaks_where_the_real_step_does(family: str, settings: dict[str,
         request(SPECS["conformer"], activity="evaluate", precision="bf16"),
         request(SPECS["whisper"], activity="evaluate"),
         request(SPECS["moonshine"], activity="evaluate", precision="bf16"),
+        request(pretraining("conformer"), precision="bf16", gradient_checkpointing=True),
+        request(pretraining("transformer"), activity="evaluate"),
+        request(pretraining("wav2vec2")),
         request(wav2vec2(lora=LoraSpec(4))),
         request(wav2vec2(lora=LoraSpec(4), quantized=True), precision="bf16"),
     ],

@@ -291,6 +291,16 @@ def test_a_configuration_with_a_pretrained_model(overrides, frozen):
     assert ModelProfile.from_config(load_config([], overrides)).spec.frozen == frozen
 
 
+@pytest.mark.parametrize("family", ["conformer", "transformer"])
+def test_a_configuration_that_pre_trains_is_planned_as_its_run(family):
+    overrides = ["training.objective=pretrain", "training.metric_for_best_model=loss", f"model.family={family}"]
+    config = load_config([], [*overrides, "model.d_model=64", "model.num_encoder_layers=2"])
+    planned, real = ModelProfile.from_config(config), ModelProfile.of(build_recognizer(config, []).model)
+    assert planned.parameters == real.parameters
+    assert planned.spec.model_class == real.spec.model_class
+    assert {"num_negatives", "codevector_dim"} <= planned.spec.config.keys()
+
+
 def test_frozen_layers_are_those_that_training_freezes(shared):
     folder = shared / "models" / "whisper-tiny"
     config = load_config([], ["model.family=whisper", f"model.pretrained={folder}", "model.freeze_layers=2"])
