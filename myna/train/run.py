@@ -28,7 +28,7 @@ from myna.errors import MissingExtraError, TrainingError, VersionError
 from myna.feed.evaluation import EvaluationBatches
 from myna.feed.selection import short_enough, usable
 from myna.files import write_atomically
-from myna.machine import return_freed_memory
+from myna.machine import grow_cuda_segments, return_freed_memory
 from myna.models.adapters import set_compute_dtype
 from myna.models.build import build_recognizer
 from myna.models.folders import refuse_other_base
@@ -76,7 +76,10 @@ _OURS = {
     "safety_margin",
     "max_duration_seconds",
     "learning_rates",
+    "optim",
+    "torch_compile",
 }
+OPTIMIZER = "adamw_torch_fused"  # where nothing was planned
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +129,7 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     train_split = data.utterances(version, train_splits(config))
     valid_split = [] if config.training.include_validation else data.utterances(version, ["valid"])
     return_freed_memory()
+    grow_cuda_segments()
     set_seed(config.training.seed)
     recognizer = build_recognizer(config, [utterance.text for utterance in train_split])
     recognizer.metadata["dataset_version"] = version
@@ -315,7 +319,8 @@ def training_arguments(config: Config) -> TrainingArguments:
         disable_tqdm=True,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
-        optim="adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch",
+        optim=OPTIMIZER if settings.optim == "auto" else settings.optim,
+        torch_compile=settings.torch_compile is True,
         # Not told so, ranks without an accelerator would each train alone, unaware of one another.
         use_cpu=not torch.accelerator.is_available(),
     )
