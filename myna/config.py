@@ -149,7 +149,8 @@ class TrainingConfig(Section):
     bf16: bool | Auto = "auto"
     fp16: bool | Auto = "auto"
     gradient_checkpointing: bool | Auto = "auto"
-    torch_compile: bool = False
+    torch_compile: bool | Auto = "auto"
+    optim: Literal["adamw_torch_fused", "adamw_torch"] | Auto = "auto"
     seed: int = Field(default=0, ge=0)
     dataloader_num_workers: Annotated[int, Field(ge=0)] | Auto = "auto"
     logging_steps: int = Field(default=10, ge=1)

@@ -136,7 +136,7 @@ def _adapter_conflicts(config: Config) -> list[str]:
         found.append(f"{kind} trains nothing but adapters and heads: it needs model.freeze_front_end=true")
     if model.freeze_encoder and model.family != "whisper":
         found.append(f"{kind} with model.freeze_encoder leaves no layer to adapt in family {model.family}")
-    if config.training.torch_compile:
+    if config.training.torch_compile is True:
         found.append(f"{kind} with training.torch_compile: each validation merges the adapters, and compiles anew")
     return found
 

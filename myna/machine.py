@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from pathlib import Path
 
 import psutil
@@ -11,6 +12,9 @@ import psutil
 _CGROUP = Path("/sys/fs/cgroup")
 _M_MMAP_THRESHOLD = -3  # of malloc.h
 _LARGE_BLOCK_BYTES = 8 << 20
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia")
+ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # torch's, and its earlier name
+GROWING_SEGMENTS = "expandable_segments:True"
 _UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes "no limit" as a huge number
 
 
@@ -49,6 +53,18 @@ def return_freed_memory() -> bool:
         return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES))
     except (AttributeError, OSError, TypeError):  # another C library
         return False
+
+
+def grow_cuda_segments() -> bool:
+    """Have torch's memory of a card grow in place, so that batches of many shapes leave no gaps; before CUDA starts.
+
+    Returns:
+        Whether it is so from now on: on Linux with NVIDIA's driver, unless the environment already says something.
+    """
+    given = next((os.environ[name] for name in ALLOCATOR_VARIABLES if name in os.environ), None)
+    if given is None and sys.platform == "linux" and _NVIDIA_DRIVER.exists():
+        given = os.environ[ALLOCATOR_VARIABLES[0]] = GROWING_SEGMENTS
+    return GROWING_SEGMENTS in (given or "")
 
 
 def _cgroup_text(controller: str, name_v1: str, name_v2: str) -> str:

@@ -68,3 +68,20 @@ def test_freed_blocks_go_back_to_the_system_though_small_ones_lie_between_them()
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) >= 150e6  # of 168 MB
+
+
+@pytest.mark.parametrize("variable", ["", *machine.ALLOCATOR_VARIABLES])
+def test_segments_of_a_card_grow_unless_something_else_is_asked_for(monkeypatch, tmp_path, variable):
+    for name in machine.ALLOCATOR_VARIABLES:
+        monkeypatch.setenv(name, "")  # so that what is set here is taken back
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(machine, "_NVIDIA_DRIVER", tmp_path / "none")
+    assert machine.grow_cuda_segments() is False
+    assert not set(machine.ALLOCATOR_VARIABLES) & os.environ.keys()
+    monkeypatch.setattr(machine, "_NVIDIA_DRIVER", tmp_path)
+    if variable:
+        monkeypatch.setenv(variable, "max_split_size_mb:128")
+    assert machine.grow_cuda_segments() is (not variable and sys.platform == "linux")
+    expected = "max_split_size_mb:128" if variable else "expandable_segments:True"
+    assert os.environ[variable or "PYTORCH_ALLOC_CONF"] == expected
+    assert len(set(machine.ALLOCATOR_VARIABLES) & os.environ.keys()) == 1

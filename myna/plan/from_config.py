@@ -69,7 +69,7 @@ def plan_for(
         num_epochs=settings.num_train_epochs,
         max_steps=settings.max_steps,
         learning_rate=settings.learning_rate,
-        overrides=fixed_values(config),
+        overrides=fixed_values(config) | fixed_step(config),
         given_feed=GivenFeed(feed.num_buckets, None if feed.step_seconds == "auto" else feed.step_seconds),
         producer=producer,
         teacher=teacher,
@@ -106,6 +106,12 @@ def fixed_values(config: Config) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value != "auto"}
 
 
+def fixed_step(config: Config) -> dict[str, Any]:
+    """What a configuration does not leave open of how a step is taken; nothing of this is worth a plan alone."""
+    values = {"optimizer": config.training.optim, "torch_compile": config.training.torch_compile}
+    return {key: value for key, value in values.items() if value != "auto"}
+
+
 def augmented(config: Config) -> Chain:
     """The transforms that can make a clip cost more; none for Whisper in full context, whose clips fill its window."""
     fills_window = config.model.family == "whisper" and config.model.audio_context == "full"
@@ -131,6 +137,8 @@ def filled(config: Config, plan: TrainingPlan) -> Config:
     values["per_device_train_batch_size"] = plan.feed.clips_per_bucket[-1][1]
     values["gradient_accumulation_steps"] = plan.feed.feed_accumulation
     values["max_duration_seconds"] = plan.choices["max_audio_duration_seconds"].value
+    values["optim"] = plan.step_choices["optimizer"].value
+    values["torch_compile"] = plan.step_choices["torch_compile"].value
     open_values = {key: value for key, value in values.items() if getattr(training, key) == "auto"}
     changes: dict[str, Any] = {"training": training.model_copy(update=open_values)}
     if training.per_device_train_batch_size == "auto" and config.feed.step_seconds == "auto":

@@ -105,6 +105,7 @@ class OptimalConfig:
             values["fp16"] = False  # half precision without an accelerator does nothing at all
         if self.plan is not None:
             values["optim"] = _OPTIMIZER_NAMES[self.plan.settings.optimizer]
+            values["torch_compile"] = self.plan.step_choices["torch_compile"].value
             values["max_grad_norm"] = self.plan.settings.max_grad_norm
         values |= overrides
         if values[checkpointing]:

@@ -86,7 +86,7 @@ class TrainingPlan:
     model: ModelProfile
     settings: StepSettings
     choices: Mapping[str, Choice]  # the keys of OptimalConfig
-    step_choices: Mapping[str, Choice]  # precision, attention, optimizer, front_end_by_clip
+    step_choices: Mapping[str, Choice]  # precision, optimizer, attention, torch_compile, ...
     feed: FeedBudget
     memory: MemoryPrediction  # of `per_device_train_batch_size` of the longest clips
     evaluation_memory: MemoryPrediction
@@ -113,6 +113,7 @@ class TrainingPlan:
         return {
             "config": self.config.to_json(),
             "reasons": {key: choice.reason for key, choice in {**self.choices, **self.step_choices}.items()},
+            "step": {key: choice.value for key, choice in self.step_choices.items()},
             "settings": asdict(self.settings),
             "feed": asdict(self.feed),
             "memory": asdict(self.memory),

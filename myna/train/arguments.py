@@ -31,7 +31,10 @@ _OURS = {
     "max_retries",
     "objective",
     "learning_rates",
+    "optim",
+    "torch_compile",
 }
+OPTIMIZER = "adamw_torch_fused"  # where nothing was planned
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +65,8 @@ def training_arguments(config: Config) -> TrainingArguments:
         disable_tqdm=True,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
-        optim="adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch",
+        optim=OPTIMIZER if settings.optim == "auto" else settings.optim,
+        torch_compile=settings.torch_compile is True,
         # Not told so, ranks without an accelerator would each train alone, unaware of one another.
         use_cpu=not torch.accelerator.is_available(),
     )

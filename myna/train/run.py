@@ -27,7 +27,7 @@ from myna.errors import TrainingError, VersionError
 from myna.feed.evaluation import EvaluationBatches
 from myna.feed.selection import short_enough, usable
 from myna.files import write_atomically
-from myna.machine import return_freed_memory
+from myna.machine import grow_cuda_segments, return_freed_memory
 from myna.models.adapters import set_compute_dtype
 from myna.models.audio_context import context_to_learn
 from myna.models.build import build_recognizer
@@ -119,6 +119,7 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
     train_split = data.utterances(version, train_splits(config))
     valid_split = [] if config.training.include_validation else data.utterances(version, ["valid"])
     return_freed_memory()
+    grow_cuda_segments()
     set_seed(config.training.seed)
     recognizer = build_recognizer(config, [utterance.text for utterance in train_split])
     recognizer.metadata["dataset_version"] = version

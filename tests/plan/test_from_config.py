@@ -25,6 +25,13 @@ def test_nothing_is_open_once_a_plan_has_filled_it():
     assert not is_open(config)
     assert config.feed.step_seconds == plan.feed.step_seconds
     assert config.training.max_duration_seconds == 30
+    assert (config.training.optim, config.training.torch_compile) == ("adamw_torch_fused", False)
+
+
+def test_how_a_step_is_taken_may_be_given():
+    plan, config = planned("training.optim=adamw_torch", "training.torch_compile=true")
+    assert (plan.settings.optimizer, plan.step_choices["torch_compile"].value) == ("adamw_torch", True)
+    assert (config.training.optim, config.training.torch_compile) == ("adamw_torch", True)
 
 
 def test_a_step_that_is_given_is_the_step_that_is_split():

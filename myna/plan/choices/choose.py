@@ -25,7 +25,7 @@ from myna.plan.choices.batch import (
 from myna.plan.choices.cuts import cut
 from myna.plan.choices.feed_budget import GivenFeed, feed_budget
 from myna.plan.choices.overrides import as_given, capacity_bytes, limited, read_overrides
-from myna.plan.choices.precision import attention_choice, optimizer_choice, precision_choice
+from myna.plan.choices.precision import attention_choice, device_choices, optimizer_choice, precision_choice
 from myna.plan.choices.schedule import data_choices, duration_choices, step_choices
 from myna.plan.choices.ways import CHECKPOINTING_COST, largest_in_a_row
 from myna.plan.memory.predict import memory_model
@@ -72,8 +72,8 @@ def choose(
         num_epochs: passes over the dataset.
         max_steps: optimizer steps, in the place of epochs; -1: as many as the epochs have.
         learning_rate: peak of the schedule; taken as it is.
-        overrides: keys of OptimalConfig, `optimizer`, `attention` and `front_end_by_clip`; everything else is chosen
-            around them.
+        overrides: keys of OptimalConfig, `optimizer`, `attention`, `torch_compile` and `front_end_by_clip`; everything
+            else is chosen around them.
         given_feed: what is given of Myna's own feed.
         producer: how fast one core prepares audio; without it the cores that are needed are not predicted.
         teacher: that the model learns from besides; it shares the device.
@@ -159,11 +159,12 @@ def _case(
 def _step(case: Case) -> dict[str, Choice]:
     """Precision, optimizer and attention kernel."""
     choices = {
-        "precision": precision_choice(case.hardware),
+        "precision": precision_choice(case.hardware, case.model.hidden_size),
         "optimizer": optimizer_choice(case.hardware),
         "attention": attention_choice(case.hardware, padding_mask=not case.is_padded),
+        **device_choices(case.hardware),
     }
-    for key in ("optimizer", "attention"):
+    for key in ("optimizer", "attention", "torch_compile"):
         if key in case.overrides:
             choices[key] = Choice(case.overrides.get(key), as_given(case.overrides.get(key), choices[key]))
     precision = choices["precision"].value

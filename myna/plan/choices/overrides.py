@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from myna.plan.profiles.hardware import HardwareProfile
     from myna.plan.training_plan import Choice
 
-STEP_KEYS = ("optimizer", "attention", "front_end_by_clip")
+STEP_KEYS = ("optimizer", "attention", "torch_compile", "front_end_by_clip")
 _AT_LEAST_ONE = (
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
@@ -93,8 +93,9 @@ def _choices(given: Mapping[str, Any]) -> list[str]:
     for key, kind in (("optimizer", Optimizer), ("attention", Attention)):
         if key in given and given[key] not in get_args(kind):
             conflicts.append(f"{key}: expected one of {', '.join(get_args(kind))}; received {given[key]!r}")
-    if not isinstance(given.get("front_end_by_clip", False), bool):
-        conflicts.append(f"front_end_by_clip: expected true or false; received {given['front_end_by_clip']!r}")
+    for key in ("torch_compile", "front_end_by_clip"):
+        if not isinstance(given.get(key, False), bool):
+            conflicts.append(f"{key}: expected true or false; received {given[key]!r}")
     return conflicts
 
 
