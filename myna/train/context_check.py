@@ -104,7 +104,9 @@ def settle_audio_context(
     if not isinstance(recognizer, WhisperRecognizer):
         raise TrainingError(f"{best}: expected a Whisper; received {type(recognizer).__name__}")
     recognizer.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    full, short = (_errors(recognizer, utterances, heard, metric, batch_seconds, options) for heard in (None, context))
+    full, short = (
+        count_errors_in(recognizer, utterances, heard, metric, batch_seconds, options) for heard in (None, context)
+    )
     verdict = judge(short, full, context=context, start_rate=start_rate, metric=metric)
     write_context(best, verdict.context)
     return verdict
@@ -144,7 +146,7 @@ def write_context(checkpoint: Path, context: AudioContext | None) -> None:
     write_metadata(checkpoint, metadata)
 
 
-def _errors(
+def count_errors_in(
     recognizer: WhisperRecognizer,
     utterances: Sequence[Utterance],
     context: AudioContext | None,
