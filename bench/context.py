@@ -1,7 +1,8 @@
-"""Whisper fine-tuned in short context: WER and decoding time in short and in full context, against the untouched start.
+"""Whisper fine-tuned in short context: WER and decoding time in short and full context, against the untouched start.
 
-Trains a run unless its folder is there, then scores a split. Prints one JSON line; intervals are 95 % of a bootstrap over
-utterances. Run: python bench/context.py CATALOG RUN [--split test] [--model ../shared/models/whisper-tiny] [key=value ...]
+Trains a run unless its folder is there, then scores a split. Prints one JSON line; intervals are 95 % of a bootstrap
+over utterances.
+Run: python bench/context.py CATALOG RUN [--split test] [--model ../shared/models/whisper-tiny] [section.key=value ...]
 """
 
 from __future__ import annotations
@@ -65,12 +66,8 @@ def main() -> None:
     for name, less in (("short", "full"), ("short", "start"), ("full", "start")):
         verdict = judge(found[name], found[less], context=short, start_rate=None, metric="wer")
         figures[f"{name} less {less}"] = [round(100 * bound, 2) for bound in verdict.interval or ()]
-    learned = load_recognizer(given.run).processor.context
-    print(
-        json.dumps(
-            {"benchmark": "context", "split": given.split, "clips": len(utterances), "learned": learned} | figures
-        )
-    )
+    about = {"benchmark": "context", "split": given.split, "clips": len(utterances)}
+    print(json.dumps(about | {"learned": load_recognizer(given.run).processor.context} | figures))
 
 
 if __name__ == "__main__":

@@ -154,7 +154,16 @@ def count_errors_in(
     batch_seconds: float,
     options: DecodeOptions,
 ) -> Errors:
-    """Of each utterance that can be read, in the order of the split."""
+    """Decode a split in a context and count, of each utterance that can be read and in the order of the split.
+
+    Args:
+        recognizer: its processor is changed to the context.
+        utterances: the split.
+        context: None is 30 s.
+        metric: wer or cer, normalised.
+        batch_seconds: padded audio of a batch.
+        options: of decoding.
+    """
     recognizer.processor = recognizer.processor.with_context(context)
     found: dict[str, tuple[int, int]] = {}
     by_id = {utterance.utterance_id: utterance for utterance in utterances}
