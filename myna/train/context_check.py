@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from myna.errors import TrainingError
 from myna.feed.evaluation import EvaluationBatches
 from myna.metrics import score
-from myna.models.audio_context import LONGEST_KEY, MARGIN_KEY, AudioContext
+from myna.models.audio_context import LONGEST_KEY, MARGIN_KEY, WINDOW_SECONDS, AudioContext
 from myna.models.build import load_recognizer
 from myna.models.folders import find_model
+from myna.models.memory_limit import MemoryLimit, each_piece
 from myna.models.metadata import read_metadata, write_metadata
 from myna.models.whisper import WhisperRecognizer
 
@@ -67,7 +68,7 @@ def settled_context(config: Config, trainer: SpeechTrainer, train_split: Sequenc
         trainer.valid_batches.utterances,
         context=AudioContext(
             config.model.audio_context_margin_seconds,
-            longest_seconds=max(utterance.duration_seconds for utterance in train_split),
+            longest_seconds=min(WINDOW_SECONDS, max(utterance.duration_seconds for utterance in train_split)),
         ),
         start_rate=before[0][f"eval_{metric}"] if before else None,
         metric=metric,
@@ -167,15 +168,16 @@ def count_errors_in(
     recognizer.processor = recognizer.processor.with_context(context)
     found: dict[str, tuple[int, int]] = {}
     by_id = {utterance.utterance_id: utterance for utterance in utterances}
+    limit = MemoryLimit()
     for batch in EvaluationBatches(utterances, recognizer.processor, batch_seconds).in_order(num_workers=0):
         if not batch.weights.any():
             continue
-        transcripts = recognizer.decode(batch, options)
-        for utterance_id, transcript in zip(batch.utterance_ids, transcripts, strict=True):
-            spoken = by_id[utterance_id]
-            scores = score(spoken.transcript, transcript.text, spoken.language)
-            counts = scores.normalized_characters if metric == "cer" else scores.normalized_words
-            found[utterance_id] = counts.errors, counts.reference_length
+        for rows, transcripts in each_piece(batch, lambda rows: recognizer.decode(rows, options), limit):
+            for utterance_id, transcript in zip(rows.utterance_ids, transcripts, strict=True):
+                spoken = by_id[utterance_id]
+                scores = score(spoken.transcript, transcript.text, spoken.language)
+                counts = scores.normalized_characters if metric == "cer" else scores.normalized_words
+                found[utterance_id] = counts.errors, counts.reference_length
     return np.array([found[utterance_id] for utterance_id in by_id if utterance_id in found], dtype=np.int64)
 
 
