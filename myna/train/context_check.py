@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from myna.errors import TrainingError
 from myna.feed.evaluation import EvaluationBatches
 from myna.metrics import score
-from myna.models.audio_context import LONGEST_KEY, MARGIN_KEY, AudioContext
+from myna.models.audio_context import LONGEST_KEY, MARGIN_KEY, WINDOW_SECONDS, AudioContext
 from myna.models.build import load_recognizer
 from myna.models.folders import find_model
+from myna.models.memory_limit import MemoryLimit, each_piece
 from myna.models.metadata import read_metadata, write_metadata
 from myna.models.whisper import WhisperRecognizer
 
@@ -67,7 +68,7 @@ def settled_context(config: Config, trainer: SpeechTrainer, train_split: Sequenc
         trainer.valid_batches.utterances,
         context=AudioContext(
             config.model.audio_context_margin_seconds,
-            longest_seconds=max(utterance.duration_seconds for utterance in train_split),
+            longest_seconds=min(WINDOW_SECONDS, max(utterance.duration_seconds for utterance in train_split)),
         ),
         start_rate=before[0][f"eval_{metric}"] if before else None,
         metric=metric,
@@ -104,7 +105,9 @@ def settle_audio_context(
     if not isinstance(recognizer, WhisperRecognizer):
         raise TrainingError(f"{best}: expected a Whisper; received {type(recognizer).__name__}")
     recognizer.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    full, short = (_errors(recognizer, utterances, heard, metric, batch_seconds, options) for heard in (None, context))
+    full, short = (
+        count_errors_in(recognizer, utterances, heard, metric, batch_seconds, options) for heard in (None, context)
+    )
     verdict = judge(short, full, context=context, start_rate=start_rate, metric=metric)
     write_context(best, verdict.context)
     return verdict
@@ -144,7 +147,7 @@ def write_context(checkpoint: Path, context: AudioContext | None) -> None:
     write_metadata(checkpoint, metadata)
 
 
-def _errors(
+def count_errors_in(
     recognizer: WhisperRecognizer,
     utterances: Sequence[Utterance],
     context: AudioContext | None,
@@ -152,19 +155,29 @@ def _errors(
     batch_seconds: float,
     options: DecodeOptions,
 ) -> Errors:
-    """Of each utterance that can be read, in the order of the split."""
+    """Decode a split in a context and count, of each utterance that can be read and in the order of the split.
+
+    Args:
+        recognizer: its processor is changed to the context.
+        utterances: the split.
+        context: None is 30 s.
+        metric: wer or cer, normalised.
+        batch_seconds: padded audio of a batch.
+        options: of decoding.
+    """
     recognizer.processor = recognizer.processor.with_context(context)
     found: dict[str, tuple[int, int]] = {}
     by_id = {utterance.utterance_id: utterance for utterance in utterances}
+    limit = MemoryLimit()
     for batch in EvaluationBatches(utterances, recognizer.processor, batch_seconds).in_order(num_workers=0):
         if not batch.weights.any():
             continue
-        transcripts = recognizer.decode(batch, options)
-        for utterance_id, transcript in zip(batch.utterance_ids, transcripts, strict=True):
-            spoken = by_id[utterance_id]
-            scores = score(spoken.transcript, transcript.text, spoken.language)
-            counts = scores.normalized_characters if metric == "cer" else scores.normalized_words
-            found[utterance_id] = counts.errors, counts.reference_length
+        for rows, transcripts in each_piece(batch, lambda rows: recognizer.decode(rows, options), limit):
+            for utterance_id, transcript in zip(rows.utterance_ids, transcripts, strict=True):
+                spoken = by_id[utterance_id]
+                scores = score(spoken.transcript, transcript.text, spoken.language)
+                counts = scores.normalized_characters if metric == "cer" else scores.normalized_words
+                found[utterance_id] = counts.errors, counts.reference_length
     return np.array([found[utterance_id] for utterance_id in by_id if utterance_id in found], dtype=np.int64)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from method_cases import METHODS, build_method, gradient_of, speech_batch, write_base
+from method_cases import METHODS, SHORT_CONTEXT, build_method, gradient_of, speech_batch, write_base
 from transformers import WhisperForConditionalGeneration
 
 from myna.audio.augment.chain import Chain
@@ -25,7 +25,6 @@ from myna.models.whisper_encoder import continued_with_silence
 from myna.models.whisper_processor import WhisperProcessor
 from myna.samples import AudioClip, Utterance
 
-SHORT = ("model.audio_context=auto", "training.eval_on_start=true")
 LEARNED = {"audio_context_margin_seconds": "3", "audio_context_longest_seconds": "9.5"}
 
 
@@ -131,7 +130,7 @@ def test_a_row_does_not_hear_its_neighbours(tiny: Path, spoken: list[Utterance])
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of a name that releases deprecate, and peft asks by
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_in_short_context_checkpointed_or_not(tiny: Path, method: str) -> None:
-    recognizer = build_method(tiny, "whisper", method, *SHORT)
+    recognizer = build_method(tiny, "whisper", method, *SHORT_CONTEXT)
     batch = speech_batch(recognizer)
     assert batch.features.shape[1] == 400
     plain = {name: value.clone() for name, value in gradient_of(recognizer, batch).items()}
@@ -154,7 +153,7 @@ def test_a_saved_model_remembers_its_context(tiny: Path, tmp_path: Path) -> None
     """And is an ordinary Whisper all the same."""
     for method, folder in (("full", tmp_path / "whole"), ("lora", tmp_path / "adapters")):
         folder.mkdir()
-        trained = build_method(tiny, "whisper", method, *SHORT)
+        trained = build_method(tiny, "whisper", method, *SHORT_CONTEXT)
         assert isinstance(trained.processor, WhisperProcessor)
         assert trained.processor.context == AudioContext(3.0)
         trained.save_pretrained(folder)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from method_cases import FAMILIES, METHODS, build_method, gradient_of, speech_batch
+from method_cases import FAMILIES, METHODS, SHORT_CONTEXT, build_method, gradient_of, speech_batch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
@@ -53,10 +53,10 @@ def taught_one(base: Path, family: str) -> Recognizer:
 def main(bases: Path) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
-    for family in FAMILIES:
+    for family, more in [*((family, ()) for family in FAMILIES), ("whisper", SHORT_CONTEXT)]:
         for method in METHODS:
             for checkpointing in (False, True):
-                recognizer = build_method(bases / family, family, method, "model.mask_time_prob=0")
+                recognizer = build_method(bases / family, family, method, "model.mask_time_prob=0", *more)
                 if checkpointing:
                     recognizer.model.gradient_checkpointing_enable({"use_reentrant": False})
                 check(recognizer, f"{family} {method} {'checkpointed' if checkpointing else 'plain'}")

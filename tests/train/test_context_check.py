@@ -116,7 +116,7 @@ def test_a_model_that_loses_goes_back_to_full_context(
         asked.append(context)
         return errors(*[2 if context is None else 9] * 50)
 
-    monkeypatch.setattr(context_check, "_errors", made_up)
+    monkeypatch.setattr(context_check, "count_errors_in", made_up)
     verdict = settle_audio_context(
         tmp_path, [], context=CONTEXT, start_rate=0.2, metric="wer", batch_seconds=30, options=DecodeOptions()
     )

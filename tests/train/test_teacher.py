@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from method_cases import FAMILIES, METHODS, build_method, speech_batch, write_base
+from method_cases import FAMILIES, METHODS, SHORT_CONTEXT, build_method, speech_batch, write_base
 
 from myna.models.recognizer import Recognizer
 from myna.samples import Batch
@@ -41,8 +41,7 @@ def distillation(student: Recognizer, teacher: Recognizer, **settings) -> Distil
 
 
 def test_a_student_in_short_context_learns_from_a_teacher_in_full(bases: Path) -> None:
-    short = ("model.audio_context=auto", "training.eval_on_start=true")
-    student = build_method(bases / "whisper", "whisper", "full", *short)
+    student = build_method(bases / "whisper", "whisper", "full", *SHORT_CONTEXT)
     teacher = build_method(bases / "whisper", "whisper", "full")
     batch = speech_batch(student)
     assert batch.features.shape[1] == 400
