@@ -107,6 +107,8 @@ def _pretrain_conflicts(config: Config) -> list[str]:
         found.append(f"{objective} trains whole encoders; received adapter.kind={config.adapter.kind}")
     if model.freeze_encoder or model.freeze_layers:
         found.append(f"{objective} trains the encoder: it needs model.freeze_encoder=false and model.freeze_layers=0")
+    if config.distillation.teacher:
+        found.append(f"{objective} says no tokens that a teacher could: it needs distillation.teacher empty")
     if training.learning_rates.model_dump(exclude_none=True):
         found.append(f"{objective} has one learning rate; received training.learning_rates")
     if training.metric_for_best_model != "loss":

@@ -167,6 +167,7 @@ def test_relatives_with_objectives_of_their_own_are_refused(tmp_path, shared):
         ("model.freeze_encoder=true", "needs model.freeze_encoder=false"),
         ("model.freeze_layers=2", "needs model.freeze_encoder=false"),
         ("training.learning_rates.encoder=0.1", "has one learning rate"),
+        ("distillation.teacher=runs/other", "no tokens that a teacher could"),
         ("training.metric_for_best_model=wer", "needs training.metric_for_best_model=loss"),
         ("pretrain.codevector_dim=15", "a multiple of pretrain.num_codevector_groups=2"),
         ("pretrain.min_gumbel_temperature=3", "at most pretrain.max_gumbel_temperature=2"),

@@ -68,7 +68,7 @@ def test_a_run_with_a_teacher(tone_catalog, tmp_path, teacher):
     first, *_, last = losses(run).values()
     assert last < first
     plan = json.loads((run / "plan.json").read_text())
-    assert "M weights and its forward pass" in plan["reasons"]["teacher"]
+    assert "and its forward pass are in every prediction" in plan["reasons"]["teacher"]
     student = load_recognizer(run)
     assert student.model.config.num_encoder_layers == 2
     assert Path(student.metadata["teacher"]).parent == teacher.resolve()
