@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ALL_BLANK = 0.999  # of a batch's frames; recognisers that speak leave 50 to 95 % blank
 ALL_EMPTY = 0.95  # of the hypotheses
+KNOWS_WORDS = 0.9  # WER below which hypotheses are more than an untrained head's babble
 PATIENCE = 3  # logged lines in a row without anything but blanks
 
 
@@ -49,7 +50,7 @@ class BlankWatch(TrainerCallback):  # type: ignore[misc]
         self.train_split = train_split
         self.console = console
         self.normal_until = 0  # the update before which silence is normal
-        self.spoke_at: int | None = None  # the last step at which something was heard
+        self.spoke_at: int | None = None  # the last step at which it knew words
         self._share: Tensor | None = None  # of blanks in the step that is logged
         self._looks = False
         self._silent_lines = 0  # in a row
@@ -86,7 +87,7 @@ class BlankWatch(TrainerCallback):  # type: ignore[misc]
         if state.log_history:
             state.log_history[-1]["blank_share"] = logs["blank_share"]
         if share < ALL_BLANK:
-            self._spoke(state.global_step)
+            self._sounded(state.global_step, knows_words=False)
             return
         self._silent_lines += 1
         if self._silent_lines >= PATIENCE and (state.global_step >= self.normal_until or self.spoke_at is not None):
@@ -95,14 +96,17 @@ class BlankWatch(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         """Hypotheses that are nearly all empty are told, at the start in other words than later."""
         if given["metrics"]["eval_empty_share"] < ALL_EMPTY:
-            self._spoke(state.global_step)
+            self._sounded(state.global_step, knows_words=given["metrics"]["eval_wer"] < KNOWS_WORDS)
         elif state.global_step:
             self._silent_lines += 1
             self._tell(state)
 
-    def _spoke(self, step: int) -> None:
-        self.spoke_at, self._silent_lines = step, 0
+    def _sounded(self, step: int, *, knows_words: bool) -> None:
+        """Something was heard; at the start only words count as speech, since an untrained head babbles."""
+        self._silent_lines = 0
         self._told.clear()
+        if knows_words or step >= self.normal_until:
+            self.spoke_at = step
 
     def _look(self, module: nn.Module, inputs: Any, logits: Tensor) -> None:
         if module.training and self._looks:

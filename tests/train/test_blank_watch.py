@@ -107,9 +107,10 @@ class Run:
         self.watch.on_log(self.args, self.state, TrainerControl(), logs=logs)
         return logs
 
-    def validate(self, step: int, empty_share: float) -> None:
+    def validate(self, step: int, empty_share: float, wer: float = 1.0) -> None:
         self.state.global_step = step
-        self.watch.on_evaluate(self.args, self.state, TrainerControl(), metrics={"eval_empty_share": empty_share})
+        metrics = {"eval_empty_share": empty_share, "eval_wer": wer}
+        self.watch.on_evaluate(self.args, self.state, TrainerControl(), metrics=metrics)
 
     def new(self) -> str:
         text = self.said.getvalue()
@@ -165,9 +166,20 @@ def test_silence_that_lasts_is_told_once_with_what_the_facts_say(base):
 
 def test_a_model_that_spoke_is_not_given_time(base):
     run = Run(base)
-    run.validate(20, empty_share=0.1)
+    run.validate(20, empty_share=0.1, wer=0.6)
     run.validate(40, empty_share=0.99)
     assert "it spoke until step 20" in run.new()
+
+
+def test_the_babble_of_an_untrained_head_is_not_speech(base):
+    run = Run(base)
+    run.log(10, blank=False)
+    run.validate(20, empty_share=0.1)
+    for step in (30, 40, 50):
+        run.log(step, blank=True)
+    assert run.new() == ""
+    run.validate(60, empty_share=1.0)
+    assert "normal until about step 600" in run.new()
 
 
 def test_a_short_run_that_ends_in_silence_hears_of_it(base):
