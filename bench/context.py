@@ -13,13 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
 from myna.config import load_config  # noqa: E402
 from myna.data.catalog import Catalog  # noqa: E402
+from myna.intervals import rate_interval  # noqa: E402
 from myna.models.audio_context import AudioContext  # noqa: E402
 from myna.models.build import load_recognizer  # noqa: E402
 from myna.models.recognizer import DecodeOptions  # noqa: E402
@@ -27,13 +26,12 @@ from myna.train.context_check import Errors, count_errors_in, judge  # noqa: E40
 from myna.train.run import train  # noqa: E402
 
 BATCH_SECONDS = 120.0  # padded audio of a batch, as `myna evaluate` has it
-RESAMPLES = 2000
 
 
 def interval(errors: Errors) -> list[float]:
     """Of the error rate, in percent."""
-    drawn = errors[np.random.default_rng(0).integers(len(errors), size=(RESAMPLES, len(errors)))].sum(axis=1)
-    return [round(float(100 * bound), 1) for bound in np.percentile(drawn[:, 0] / drawn[:, 1], (2.5, 97.5))]
+    found = rate_interval(errors[:, 0], errors[:, 1], [""] * len(errors))
+    return [round(100 * bound, 1) for bound in (found.low, found.high)]
 
 
 def main() -> None:

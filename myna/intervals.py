@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from scipy.special import stdtrit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 DRAWS = 2_000
-MIN_SPEAKERS = 5  # with fewer, draws of whole speakers say nothing
+MIN_UNITS = 5  # with fewer, draws say nothing
+NO_SPREAD = 1e-9  # standard errors below are rounding
 MAX_UNITS = 2_000  # more are added up at random to so many: the interval stays, time and memory do not grow
 CHUNK = 100  # draws at a time
 
@@ -96,7 +98,7 @@ def _units(rows: NDArray[np.float64], speakers: Sequence[str], seed: int) -> tup
     """Sums (2, G) over what is drawn as one, from (2, N) of utterances."""
     names, owner = np.unique(np.asarray(speakers, dtype=str), return_inverse=True)
     unit: Unit = "speaker"
-    if "" in names or len(names) < MIN_SPEAKERS:
+    if "" in names or len(names) < MIN_UNITS:
         unit, owner = "utterance", np.arange(rows.shape[1])
     count = int(owner.max(initial=-1)) + 1
     if count > MAX_UNITS:
@@ -111,13 +113,16 @@ def _bootstrap_t(values: NDArray[np.float64], sizes: NDArray[np.float64], seed: 
     if count < 2 or not sizes.any():
         point = float(values.sum() / max(1.0, sizes.sum()))
         return point, point
-    rng = np.random.default_rng(seed)
     rate, error = _ratio(np.ones((1, count)), values, sizes)
+    if count < MIN_UNITS:
+        reach = float(stdtrit(count - 1, (1 + LEVEL) / 2) * error[0])  # Student's t
+        return float(rate[0]) - reach, float(rate[0]) + reach
+    rng = np.random.default_rng(seed)
     ratios = []
     for _ in range(DRAWS // CHUNK):
         times = rng.multinomial(count, np.full(count, 1 / count), CHUNK).astype(float)  # (CHUNK, G)
         drawn, its_error = _ratio(times, values, sizes)
-        is_telling = its_error > 0  # a draw of the same unit alone says nothing of spread
+        is_telling = its_error > NO_SPREAD  # a draw of the same unit alone says nothing of spread
         ratios.append((drawn[is_telling] - rate) / its_error[is_telling])
     ratio = np.concatenate(ratios)
     if not len(ratio):

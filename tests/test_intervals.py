@@ -92,3 +92,8 @@ def test_many_utterances_are_added_up_and_give_the_same_interval():
     assert interval.units == MAX_UNITS
     by_theory = 1.96 * np.sqrt(0.1 * 0.9 / words.sum())
     assert (interval.high - interval.low) / 2 == pytest.approx(by_theory, rel=0.1)
+
+
+def test_a_few_utterances_give_students_interval():
+    interval = rate_interval([0, 2], [10, 10], ["", ""])
+    assert (interval.low, interval.high) == (0.0, pytest.approx(0.1 + 12.7062 * 0.1, rel=1e-4))

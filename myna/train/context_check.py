@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from myna.errors import TrainingError
 from myna.feed.evaluation import EvaluationBatches
+from myna.intervals import compare
 from myna.metrics import score
 from myna.models.audio_context import LONGEST_KEY, MARGIN_KEY, WINDOW_SECONDS, AudioContext
 from myna.models.build import load_recognizer
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from myna.train.trainer import SpeechTrainer
 
 MOST_LOSS = 0.005  # of the error rate, in short context against full: half a point
-RESAMPLES = 2000
-INTERVAL = (2.5, 97.5)  # percentiles
 
 Errors = NDArray[np.int64]  # (utterances, 2): errors, and words or characters of the reference
 
@@ -90,7 +89,7 @@ def settle_audio_context(
     """Decode a split in short and in full context, and write down in the checkpoint which of them it may use.
 
     Short context stays if its error rate is at most half a point above that of full context, a paired bootstrap over
-    the utterances (Bisani and Ney 2004) does not find it worse, and it is not above that of the untouched start.
+    the utterances (`myna.intervals.compare`) does not find it worse, and it is not above that of the untouched start.
 
     Args:
         best: the checkpoint; only its metadata are changed.
@@ -118,9 +117,9 @@ def judge(
 ) -> ContextVerdict:
     """Whether short context loses nothing, from the errors of the same utterances in both."""
     short_rate, full_rate = _rate(short), _rate(full)
-    drawn = np.random.default_rng(0).integers(len(full), size=(RESAMPLES, len(full)))
-    differences = (short - full)[drawn, 0].sum(axis=1) / np.maximum(1, full[drawn, 1].sum(axis=1))
-    low, high = (float(bound) for bound in np.percentile(differences, INTERVAL))
+    # By utterance: of a small validation split, speakers are too few to be drawn.
+    difference = compare(full[:, 0], short[:, 0], full[:, 1], [""] * len(full))
+    low, high = difference.interval.low, difference.interval.high
     found = f"{metric.upper()} {100 * short_rate:.2f} % in short context, {100 * full_rate:.2f} % in full"
     found += f" (difference {100 * low:+.2f} to {100 * high:+.2f} points)"
     if start_rate is not None:

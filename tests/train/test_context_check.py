@@ -46,7 +46,7 @@ def test_a_verdict_says_why() -> None:
     kept = judge(errors(1, 2), errors(2, 2), context=CONTEXT, start_rate=0.25, metric="cer")
     assert str(kept) == (
         "Audio context: the best checkpoint hears clips of up to 9.5 s and 3 s of silence, since validation says CER "
-        "15.00 % in short context, 20.00 % in full (difference -10.00 to +0.00 points), 25.00 % before training."
+        "15.00 % in short context, 20.00 % in full (difference -68.53 to +58.53 points), 25.00 % before training."
     )
     assert (kept.short_rate, kept.full_rate, kept.start_rate) == (0.15, 0.2, 0.25)
     lost = judge(errors(9, 9), errors(2, 2), context=CONTEXT, start_rate=None, metric="wer")
