@@ -168,4 +168,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
     if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # the first rank still writes what came of the run
         torch.distributed.destroy_process_group()
