@@ -59,9 +59,8 @@ def closed_formula(request: MemoryRequest) -> MemoryModel:
         teacher = anatomy(request.teacher.config, request.labels_per_second)
         held["parameters"] = held["parameters"] + _constant(_weight_bytes(request.teacher, teacher))
         passing = _passing(teacher, request)
-        if request.teacher.config.get("model_type") == "whisper":  # hears 30 s of a clip whose student hears less
-            passing = Polynomial([passing(WINDOW_SECONDS)])
-        held["activations"] = _per_clip(passing)
+        hears_all = request.teacher.config.get("model_type") == "whisper"  # 30 s of a clip whose student hears less
+        held["activations"] = _per_clip(Polynomial([passing(WINDOW_SECONDS)]) if hears_all else passing)
     if settings.precision != "fp32":
         held["autocast_copies"] = _constant(2.0 * parameters)
     if training:
@@ -80,9 +79,11 @@ def closed_formula(request: MemoryRequest) -> MemoryModel:
         if settings.optimizer == "adafactor":
             temporary += 4 * FLOAT_BYTES * _largest_matrix(sizes)
         bounds["optimizer"] = held | {"optimizer_temporaries": _constant(temporary)}
-    flops = _flops(sizes, training=training, anew=settings.gradient_checkpointing)
+    passes = (4 if settings.gradient_checkpointing else 3) if training else 1  # a backward pass costs two forward ones
+    flops = _per_clip(passes * _forward_flops(sizes), unit=1)
     if teacher and training:
-        flops = flops + _flops(teacher, training=False, anew=False)
+        asked = _forward_flops(teacher)
+        flops = flops + _per_clip(Polynomial([asked(WINDOW_SECONDS)]) if hears_all else asked, unit=1)
     return BoundedMemory(request, parameters, trainable, bounds=bounds, flop_coefficients=flops)
 
 
@@ -189,12 +190,11 @@ def _largest_matrix(sizes: Anatomy) -> float:
     return float(max(stack.width * max(stack.inner, 2 * stack.width, sizes.vocabulary) for stack in sizes.stacks))
 
 
-def _flops(sizes: Anatomy, *, training: bool, anew: bool) -> NDArray[np.float64]:
-    """Multiply-adds count as two; a backward pass costs two forward passes."""
+def _forward_flops(sizes: Anatomy) -> Polynomial:
+    """Of one clip, by its seconds; multiply-adds count as two."""
     forward = sizes.front_flops
     for stack in sizes.stacks:
         attended = stack.positions if stack.memory is None else stack.positions + stack.memory
         forward = forward + 2.0 * stack.layers * stack.layer_parameters * stack.positions
         forward = forward + 4.0 * stack.layers * stack.width * stack.positions * attended
-    forward = forward + 2.0 * sizes.vocabulary * sizes.stacks[-1].width * sizes.outputs
-    return _per_clip(forward * ((4 if anew else 3) if training else 1), unit=1)
+    return forward + 2.0 * sizes.vocabulary * sizes.stacks[-1].width * sizes.outputs
