@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from pydantic import TypeAdapter
@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from myna.audio.features import LogMel
 from myna.data.checks import check_labelled, ctc_frames_needed
 from myna.errors import ModelError
+from myna.feed.batches import Processor
 from myna.files import write_atomically
 from myna.models import ctc_decode
 from myna.models.ctc_model import CTCModel, ctc_losses
@@ -98,7 +99,53 @@ class CTCProcessor:
         return ctc_refusal(utterance, self.labels(utterance), self.frames_in(utterance.duration_seconds))
 
 
-class CTCRecognizer(Recognizer):
+class FrameProcessor(Processor, Protocol):
+    """What recognisers by frames ask of a processor besides features and labels."""
+
+    tokenizer: TextTokenizer
+
+    @property
+    def frame_seconds(self) -> float:
+        """Length of an encoder frame."""
+
+    def num_frames(self, length: Count) -> Count:
+        """Encoder frames of so much input, or of each length in a tensor."""
+
+
+class FrameRecognizer(Recognizer):
+    """What CTC recognisers of all families share; each brings its processor and its logits."""
+
+    processor: FrameProcessor
+
+    def losses_of(self, logits: Tensor, batch: Batch) -> Tensor:
+        """CTC negative log-likelihoods (B,) in float32, over each clip's own frames."""
+        return ctc_losses(logits, self.frames(batch), batch.labels, batch.label_lengths)
+
+    def scored(self, batch: Batch) -> Tensor:
+        """Each clip's own frames, (B, T)."""
+        return frame_mask(self.frames(batch), self.processor.num_frames(batch.features.shape[1]))
+
+    def items(self, batch: Batch) -> Tensor:
+        """Ones (B,): the mean is over clips."""
+        return torch.ones_like(batch.weights)
+
+    def decode(self, batch: Batch, options: DecodeOptions) -> list[Transcript]:
+        """Greedy for beam_width 1, else prefix beam search; words have times when asked for."""
+        processor, language = self.processor, self.metadata.get("language", "")
+        with decoding(self.model):
+            batch = batch.to(self.device)
+            log_probs = self.logits(self.model, batch).float().log_softmax(dim=-1).cpu()  # (B, T, V)
+        return [
+            ctc_transcript(row[:length], processor.tokenizer, processor.frame_seconds, options, language)
+            for row, length in zip(log_probs, self.frames(batch).tolist(), strict=True)
+        ]
+
+    def frames(self, batch: Batch) -> Tensor:
+        """Encoder frames of each clip, (B,)."""
+        return self.processor.num_frames(batch.feature_lengths)
+
+
+class CTCRecognizer(FrameRecognizer):
     """A CTC model with its processor.
 
     Args:
@@ -127,31 +174,6 @@ class CTCRecognizer(Recognizer):
         """Logits (B, T', V) of each encoder frame."""
         logits: Tensor = model(batch.features, batch.feature_lengths).logits
         return logits
-
-    def losses_of(self, logits: Tensor, batch: Batch) -> Tensor:
-        """CTC negative log-likelihoods (B,)."""
-        return ctc_losses(logits, subsampled_length(batch.feature_lengths), batch.labels, batch.label_lengths)
-
-    def scored(self, batch: Batch) -> Tensor:
-        """Each clip's own frames, (B, T')."""
-        return frame_mask(subsampled_length(batch.feature_lengths), subsampled_length(batch.features.shape[1]))
-
-    def items(self, batch: Batch) -> Tensor:
-        """Ones (B,): the mean is over clips."""
-        return torch.ones_like(batch.weights)
-
-    def decode(self, batch: Batch, options: DecodeOptions) -> list[Transcript]:
-        """Greedy for beam_width 1, else prefix beam search; words have times when asked for."""
-        with decoding(self.model):
-            batch = batch.to(self.device)
-            output = self.model(batch.features, batch.feature_lengths)
-            log_probs = output.logits.float().log_softmax(dim=-1).cpu()  # (B, T', V)
-            lengths = output.lengths.tolist()
-        processor, language = self.processor, self.metadata.get("language", "")
-        return [
-            ctc_transcript(row[:length], processor.tokenizer, processor.frame_seconds, options, language)
-            for row, length in zip(log_probs, lengths, strict=True)
-        ]
 
 
 def ctc_refusal(utterance: Utterance, labels: list[int], num_frames: int) -> tuple[RefusalReason, str] | None:

@@ -10,11 +10,9 @@ from torch import nn
 from transformers import AutoConfig, ParakeetCTCConfig, ParakeetForCTC
 
 from myna.errors import ModelError
-from myna.models.ctc import ctc_transcript
+from myna.models.ctc import FrameRecognizer
 from myna.models.ctc_decode import BLANK_ID
-from myna.models.ctc_model import ctc_losses
 from myna.models.parakeet_processor import ParakeetProcessor, read_tokenizer
-from myna.models.recognizer import DecodeOptions, Recognizer, decoding
 from myna.models.subsampling import frame_mask
 from myna.models.weights import load_weights, model_errors, quiet
 
@@ -24,12 +22,12 @@ if TYPE_CHECKING:
 
     from myna.config import Config
     from myna.models.tokenizer import TextTokenizer
-    from myna.samples import Batch, Transcript
+    from myna.samples import Batch
 
 CONVOLUTION_CHANNELS = 256  # of the subsampling, in all published models; narrower ones have as many as `d_model`
 
 
-class ParakeetRecognizer(Recognizer):
+class ParakeetRecognizer(FrameRecognizer):
     """A model with its processor; the blank is token 0.
 
     Args:
@@ -95,32 +93,6 @@ class ParakeetRecognizer(Recognizer):
         """Logits (B, T', V) of each encoder frame."""
         logits: Tensor = model(**_inputs(batch)).logits
         return logits
-
-    def losses_of(self, logits: Tensor, batch: Batch) -> Tensor:
-        """CTC negative log-likelihoods (B,) in float32, over each clip's own frames."""
-        frames = self.processor.num_frames(batch.feature_lengths)  # (B,)
-        return ctc_losses(logits, frames, batch.labels, batch.label_lengths)
-
-    def scored(self, batch: Batch) -> Tensor:
-        """Each clip's own frames, (B, T')."""
-        processor = self.processor
-        return frame_mask(processor.num_frames(batch.feature_lengths), processor.num_frames(batch.features.shape[1]))
-
-    def items(self, batch: Batch) -> Tensor:
-        """Ones (B,): the mean is over clips."""
-        return torch.ones_like(batch.weights)
-
-    def decode(self, batch: Batch, options: DecodeOptions) -> list[Transcript]:
-        """Greedy for beam_width 1, else prefix beam search; words have times when asked for."""
-        processor, language = self.processor, self.metadata.get("language", "")
-        with decoding(self.model):
-            batch = batch.to(self.device)
-            log_probs = self.model(**_inputs(batch)).logits.float().log_softmax(dim=-1).cpu()  # (B, T', V)
-        frames = processor.num_frames(batch.feature_lengths).tolist()
-        return [
-            ctc_transcript(row[:length], processor.tokenizer, processor.frame_seconds, options, language)
-            for row, length in zip(log_probs, frames, strict=True)
-        ]
 
 
 class LearnedBatchNorm(nn.BatchNorm1d):

@@ -11,13 +11,10 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCTC
 
 from myna.errors import ModelError
-from myna.models.ctc import ctc_transcript
+from myna.models.ctc import FrameRecognizer
 from myna.models.ctc_decode import BLANK_ID
-from myna.models.ctc_model import ctc_losses
 from myna.models.front_end import freeze_front_end, run_front_end_by_clip
 from myna.models.masking import draw_time_mask
-from myna.models.recognizer import DecodeOptions, Recognizer, decoding
-from myna.models.subsampling import frame_mask
 from myna.models.wav2vec2_processor import Wav2Vec2Processor, read_vocabulary
 from myna.models.weights import load_weights, model_errors, quiet
 
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
-    from myna.samples import Batch, Transcript
+    from myna.samples import Batch
 
 # What the name of transformers' configuration says: all of these have the same front end and head.
 MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "sew")
@@ -35,7 +32,7 @@ HEAD = ("lm_head.weight", "lm_head.bias")
 MASK = "masked_spec_embed"  # what masked frames are replaced by; many checkpoints never trained theirs
 
 
-class Wav2Vec2Recognizer(Recognizer):
+class Wav2Vec2Recognizer(FrameRecognizer):
     """A model of the family with its processor; the blank is token 0.
 
     Args:
@@ -124,34 +121,6 @@ class Wav2Vec2Recognizer(Recognizer):
         logits: Tensor = model(**self.processor.inputs(batch), **masks).logits
         return logits
 
-    def losses_of(self, logits: Tensor, batch: Batch) -> Tensor:
-        """CTC negative log-likelihoods (B,) in float32, over each clip's own frames."""
-        return ctc_losses(logits, self._frames(batch), batch.labels, batch.label_lengths)
-
-    def scored(self, batch: Batch) -> Tensor:
-        """Each clip's own frames, (B, T)."""
-        return frame_mask(self._frames(batch), self.processor.num_frames(batch.features.shape[1]))
-
-    def items(self, batch: Batch) -> Tensor:
-        """Ones (B,): the mean is over clips."""
-        return torch.ones_like(batch.weights)
-
-    def decode(self, batch: Batch, options: DecodeOptions) -> list[Transcript]:
-        """Greedy for beam_width 1, else prefix beam search; words have times when asked for."""
-        processor, language = self.processor, self.metadata.get("language", "")
-        with decoding(self.model):
-            batch = batch.to(self.device)
-            log_probs = self.model(**self.processor.inputs(batch)).logits.float().log_softmax(dim=-1).cpu()  # (B, T, V)
-        frames = self._frames(batch).tolist()
-        return [
-            ctc_transcript(row[:length], processor.tokenizer, processor.frame_seconds, options, language)
-            for row, length in zip(log_probs, frames, strict=True)
-        ]
-
-    def _frames(self, batch: Batch) -> Tensor:
-        """Encoder frames of each clip, (B,)."""
-        return self.processor.num_frames(batch.feature_lengths)
-
     def _time_masks(self, batch: Batch) -> dict[str, Tensor]:
         """Left to itself transformers would draw from numpy's global generator, which is not seeded at each step."""
         config = self.model.config
@@ -159,7 +128,7 @@ class Wav2Vec2Recognizer(Recognizer):
             return {}
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
         num_frames = self.processor.num_frames(batch.features.shape[1])
-        lengths = self._frames(batch).tolist()
+        lengths = self.frames(batch).tolist()
         mask = draw_time_mask(lengths, num_frames, config.mask_time_prob, config.mask_time_length, rng)
         return {"mask_time_indices": torch.from_numpy(mask).to(batch.features.device)}  # (B, T)
 
