@@ -418,7 +418,6 @@ def test_a_hugging_face_split_of_another_name_is_named(clips, tmp_path):
 
 
 def test_embedded_audio_is_written_once(clips, tmp_path):
-    pytest.importorskip("datasets")
     source = hugging_face(tmp_path, clips, None)
     first = [row.audio_path for row in read_source(source, media_dir=tmp_path / "media")]
     times = [path.stat().st_mtime_ns for path in first]
@@ -435,7 +434,6 @@ def test_a_missing_package_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_no_dataset_is_a_source_error(tmp_path):
-    pytest.importorskip("datasets")
     (tmp_path / "state.json").write_text("{}")
     with pytest.raises(SourceError, match="expected a Hugging Face dataset"):
         list(read_source(tmp_path))

@@ -13,8 +13,6 @@ from myna.audio.decode import decode
 from myna.demo.corpus import COLUMNS, VOICES, Recipe, add_noise, plan_clips, write_corpus
 from myna.errors import DataError
 
-pytest.importorskip("espeakng_loader", reason="the extra demo is not installed")
-
 SMALL = Recipe(train_clips=6, valid_clips=2, test_clips=3)
 
 

@@ -21,7 +21,6 @@ ONE_EPOCH = ("training.num_train_epochs=1", "model.num_encoder_layers=1", "train
 
 @pytest.mark.slow
 def test_from_nothing_and_once_more(tmp_path: Path) -> None:
-    pytest.importorskip("espeakng_loader", reason="the extra demo is not installed")
     shown = io.StringIO()
     first = run_demo(tmp_path, recipe=TINY, overrides=ONE_EPOCH, console=Console(file=shown))
     assert first.clips == {"train": 12, "valid": 3, "test": 6}

@@ -17,7 +17,6 @@ TEXT = "bật đèn phòng khách"
 
 @pytest.fixture(scope="module")
 def synthesizer() -> Synthesizer:
-    pytest.importorskip("espeakng_loader", reason="the extra demo is not installed")
     return Synthesizer()
 
 
