@@ -73,10 +73,14 @@ def train(
         )
     settings = None if resume else load(config, changes)  # before torch: mistakes are told at once
     with own_output():
+        from myna.train.ranks import leave_ranks
         from myna.train.run import is_first_rank, resumed_config
         from myna.train.run import train as run_train
 
-        result = run_train(settings or resumed_config(resume, changes), resume=resume, console=stderr_console())
+        try:
+            result = run_train(settings or resumed_config(resume, changes), resume=resume, console=stderr_console())
+        finally:
+            leave_ranks()
     if is_first_rank():
         finish(as_json, asdict(result), _train_summary(result))
 

@@ -81,7 +81,7 @@ class ParakeetRecognizer(FrameRecognizer):
         processor = processor or ParakeetProcessor.from_pretrained(folder)
         with model_errors(folder, "Parakeet"), quiet():
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            config.encoder_config.layerdrop = 0.0  # NVIDIA trained without; a layer left out would make DDP wait
+            config.encoder_config.layerdrop = 0.0  # NVIDIA trained without
         model = load_weights(ParakeetForCTC, folder, config=config, quantization=quantization)
         _fit_head(model, folder, processor.tokenizer)
         for module in model.modules():

@@ -46,7 +46,7 @@ class Recognizer(ABC):
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Scores of all tokens (B, T, V), at each frame (CTC) or before each label (seq2seq).
 
-        `model` is ours, perhaps wrapped for DDP.
+        `model` is ours, perhaps compiled.
         """
 
     @abstractmethod

@@ -109,7 +109,7 @@ class Wav2Vec2Recognizer(FrameRecognizer):
         config.mask_time_prob = mask_time_prob
         config.apply_spec_augment = mask_time_prob > 0
         config.mask_feature_prob = 0.0  # drawn by numpy, out of the trainer's sight
-        config.layerdrop = 0.0  # a layer left out has no gradient, which DDP would wait for
+        config.layerdrop = 0.0  # a step that is cut would leave out other layers in each piece
         model = load_weights(AutoModelForCTC, folder, may_miss=[MASK, *HEAD], config=config, quantization=quantization)
         _fit_head(model, read_vocabulary(folder), processor.tokenizer.pieces)
         _set_up_training(model, freeze_front_end, front_end_by_clip)
@@ -138,7 +138,7 @@ def _set_up_training(model: PreTrainedModel, freeze: bool, by_clip: bool) -> Non
         freeze_front_end(model)
     if by_clip:
         run_front_end_by_clip(model)
-    if not model.config.mask_time_prob:  # a weight without a use, whose gradient DDP would wait for
+    if not model.config.mask_time_prob:  # a weight without a use
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and not name.endswith(MASK))
 

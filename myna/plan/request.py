@@ -48,7 +48,6 @@ class StepSettings:
     optimizer: Optimizer = "adamw_torch_fused"
     attention: Attention = "efficient"
     max_grad_norm: float = 1.0
-    ranks: int = 1  # more than one: DDP's buckets
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,6 @@ def training_arguments(config: Config) -> TrainingArguments:
         greater_is_better=False,
         disable_tqdm=True,
         remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
         optim=OPTIMIZER if settings.optim == "auto" else settings.optim,
         torch_compile=settings.torch_compile is True,
         # Not told so, ranks without an accelerator would each train alone, unaware of one another.

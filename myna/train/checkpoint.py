@@ -6,7 +6,7 @@ checkpoint-120/
   training_state.json                   optimizer groups, schedule, gradient scaler
   trainer_state.json                    step, epoch, best score, history
 
-No random state is stored: the trainer seeds every step from (seed, step, rank).
+No random state is stored: the trainer seeds every step from (seed, step, micro-batch).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Gradients are averaged here, after the last micro-batch, and not by DDP in the middle of a backward pass: a rank that
 has run out of memory there would leave all others waiting. So every rank cuts and retries its micro-batches alone, as
-often as it has to, and all meet at the step's end.
+often as it has to, and all meet at the step's end. DDP would also hold a second copy of all gradients.
 """
 
 from __future__ import annotations
@@ -84,6 +84,15 @@ def gathered_if_well(value: Any, error: Exception | None, world_size: int) -> li
     return [value for value, _ in parts]
 
 
+def leave_ranks() -> None:
+    """Part from the other ranks at a process's end.
+
+    Else threads of the process group are still there while the interpreter ends, and may abort it.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def shared_out(accumulation: int, started_ranks: int, ranks: int) -> tuple[int, str]:
     """The micro-batches of a step, cut for some ranks, dealt to another number of them.
 
@@ -107,6 +116,13 @@ def shared_out(accumulation: int, started_ranks: int, ranks: int) -> tuple[int, 
         f"Started on {started_ranks} rank{'s' * (started_ranks > 1)}, goes on with {ranks}: {each} of a step's "
         f"{each * ranks} micro-batches ({cut}) on each. Optimizer steps stay what they were."
     )
+
+
+def share_first_rank(parameters: Iterable[Tensor]) -> None:
+    """Let all ranks begin with what the first has; each has built the model from the same seed."""
+    for parameter in parameters:
+        if parameter.requires_grad:
+            torch.distributed.broadcast(parameter.data, src=0)
 
 
 def mean_gradients(parameters: Iterable[Tensor], world_size: int) -> None:

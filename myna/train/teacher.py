@@ -125,7 +125,7 @@ class Distillation:
         """Losses (B,) float32 of each row: `(1 - alpha) * labels' + alpha * T^2 * KL`; for the student's `losses`.
 
         Args:
-            model: the student's, perhaps wrapped for DDP.
+            model: the student's, perhaps compiled.
             batch: on the device.
         """
         taught = self.taught(batch)  # before the student's graph takes its memory

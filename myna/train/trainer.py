@@ -19,7 +19,7 @@ from myna.models.memory_limit import DEFAULT_RETRIES, MemoryLimit, each_piece
 from myna.train.checkpoint import load_training_state, remove_old, save_training_state, step_of
 from myna.train.loader import EpochNumbers, FeedMeter, Taken, training_loader
 from myna.train.parameter_groups import parameter_groups
-from myna.train.ranks import Agreement, gathered_if_well, mean_gradients
+from myna.train.ranks import Agreement, gathered_if_well, mean_gradients, share_first_rank
 from myna.train.recovery import StepRecovery, retry_steps
 from myna.train.schedule import one_cycle
 from myna.train.validation import best_so_far, figures_of
@@ -158,7 +158,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         """This micro-batch's share of the step's mean loss.
 
-        DDP averages gradients over ranks while the mean is over the whole step, hence the world size.
+        Gradients are averaged over ranks while the mean is over the whole step, hence the world size.
         """
         losses = self.training_losses(model, inputs)  # (B,)
         share: torch.Tensor = (inputs.weights * losses).sum() * self.args.world_size / num_items_in_batch
@@ -181,11 +181,10 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         part = self._micro_batches_done * self.args.world_size + self.args.process_index
         self._micro_batches_done += 1
         error, loss = None, torch.zeros((), device=self.args.device)
-        with self.accelerator.no_sync(model):
-            try:
-                loss = self.recovery.train(inputs, part, forward, self.accelerator.backward)
-            except TrainingError as failure:
-                error = failure
+        try:
+            loss = self.recovery.train(inputs, part, forward, self.accelerator.backward)
+        except TrainingError as failure:
+            error = failure
         if error is not None or self.accelerator.sync_gradients:
             self._agree(error)
             if self.args.world_size > 1:
@@ -382,8 +381,12 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
                 self._link(Path(checkpoint).parent)
 
     def _prepare_for_training(self, *given: Any, **named: Any) -> Any:
-        """As ever, but steps of the optimizer begin anew where memory ran out, and fail on all ranks or on none."""
+        """As ever, but without DDP, whose part `ranks` has, and with an optimizer whose steps can begin anew."""
+        accelerator: Any = self.accelerator
+        accelerator.prepare_model = partial(type(accelerator).prepare_model, accelerator, evaluation_mode=True)
         prepared = super()._prepare_for_training(*given, **named)
+        if self.args.world_size > 1:
+            share_first_rank(self.recognizer.model.parameters())
         retry_steps(self.optimizer, self.recovery.max_retries, lambda error: self.agreement.reach(error))
         return prepared
 

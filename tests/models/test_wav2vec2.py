@@ -145,7 +145,7 @@ def test_every_kind_of_the_family_learns(name: str, tmp_path: Path) -> None:
     assert losses.isfinite().all()
     losses.sum().backward()
     dead = {key for key, value in recognizer.model.named_parameters() if value.requires_grad and value.grad is None}
-    assert dead == set()  # DDP would wait for them
+    assert dead == set()
     frozen = {key for key, value in recognizer.model.named_parameters() if not value.requires_grad}
     assert frozen
     assert all(".feature_extractor." in key for key in frozen)

@@ -22,6 +22,7 @@ from myna.feed.work import TrainingBatches
 from myna.models.build import build_recognizer
 from myna.models.recognizer import DecodeOptions
 from myna.train.arguments import training_arguments
+from myna.train.ranks import leave_ranks
 from myna.train.trainer import SpeechTrainer
 
 CLIPS_PER_STEP = 32
@@ -87,9 +88,7 @@ def first_gradient(catalog: Path, per_device: int, accumulation: int, out: Path)
     trainer.train()
     if args.process_index == 0:
         save_file(keep.gradient, out)
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+    leave_ranks()
 
 
 if __name__ == "__main__":

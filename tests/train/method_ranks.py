@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from method_cases import FAMILIES, METHODS, SHORT_CONTEXT, build_method, gradient_of, speech_batch
 from torch import distributed
-from torch.nn.parallel import DistributedDataParallel
 
 from myna.models.recognizer import Recognizer
 from myna.samples import Batch
+from myna.train.ranks import leave_ranks, mean_gradients
 from myna.train.teacher import Distillation
 
 
@@ -29,9 +29,9 @@ def check(recognizer: Recognizer, case: str) -> None:
     batch = speech_batch(recognizer)
     whole = {name: value.clone() for name, value in gradient_of(recognizer, batch).items()}
     recognizer.model.zero_grad()
-    wrapped = DistributedDataParallel(recognizer.model, find_unused_parameters=False)
     share = rows_of(batch, slice(rank * 2, rank * 2 + 2))
-    (recognizer.losses(wrapped, share).sum() * ranks / recognizer.items(batch).sum()).backward()
+    (recognizer.losses(recognizer.model, share).sum() * ranks / recognizer.items(batch).sum()).backward()
+    mean_gradients(recognizer.model.parameters(), ranks)
     for name, parameter in recognizer.model.named_parameters():
         if parameter.requires_grad:
             torch.testing.assert_close(parameter.grad, whole[name], rtol=1e-4, atol=1e-5, msg=f"{case}: {name}")
@@ -61,8 +61,7 @@ def main(bases: Path) -> None:
                     recognizer.model.gradient_checkpointing_enable({"use_reentrant": False})
                 check(recognizer, f"{family} {method} {'checkpointed' if checkpointing else 'plain'}")
         check(taught_one(bases / family, family), f"{family} with a teacher")
-    distributed.barrier()
-    distributed.destroy_process_group()
+    leave_ranks()
 
 
 if __name__ == "__main__":

@@ -184,7 +184,6 @@ def _settings(case: Case, step: Mapping[str, Choice]) -> StepSettings:
         precision=step["precision"].value,
         optimizer=step["optimizer"].value,
         attention=step["attention"].value,
-        ranks=case.devices,
     )
 
 

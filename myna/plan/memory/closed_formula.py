@@ -64,7 +64,7 @@ def closed_formula(request: MemoryRequest) -> MemoryModel:
     if settings.precision != "fp32":
         held["autocast_copies"] = _constant(2.0 * parameters)
     if training:
-        held["gradients"] = _constant(FLOAT_BYTES * trainable * (2 if settings.ranks > 1 else 1))
+        held["gradients"] = _constant(FLOAT_BYTES * trainable)
         held["optimizer_state"] = _constant(OPTIMIZER_STATE_BYTES[settings.optimizer] * trainable)
     bounds = {
         "backward" if training else "evaluate": held

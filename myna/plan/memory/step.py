@@ -111,9 +111,6 @@ class Stage:
 
     def _train(self, batch: Inputs, mode: LedgerMode, clips: int, seconds: float) -> Ledger:
         settings = self.request.settings
-        if settings.ranks > 1:  # DDP keeps a flat copy of all gradients for the whole run
-            buckets = torch.empty(self.trainable, device=self.device)
-            mode.note([buckets], GRADIENTS)
         optimizer = make_optimizer(self.model, settings)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         start = mode.position
