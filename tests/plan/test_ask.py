@@ -9,7 +9,15 @@ import pytest
 from myna.config import load_config
 from myna.data.shards.write import write_shards
 from myna.errors import PlanError, VersionError
+from myna.plan import ask
 from myna.plan.ask import Question, answer
+from myna.plan.memory.predict import memory_model
+
+
+@pytest.fixture(autouse=True)
+def _traced_elsewhere(monkeypatch):
+    """A command traces in its own process; that patches torch for good, which other tests would meet."""
+    monkeypatch.setattr(ask, "memory_model_here", memory_model)
 
 
 @pytest.mark.parametrize(
