@@ -113,7 +113,7 @@ class ModelConfig(Section):
     mask_time_prob: float = Field(default=0.05, ge=0, lt=1)  # wav2vec2: share of encoder frames masked in training
     language: str = ""  # whisper: language of prompts and decoding; "" takes each utterance's own
     audio_context: Literal["auto", "full"] = "full"  # whisper: `auto` hears clips, not 30 s, if that costs no accuracy
-    audio_context_margin_seconds: float = Field(default=3.0, ge=0.1, le=30)  # whisper: silence after a clip
+    audio_context_margin_seconds: float = Field(default=0.2, ge=0.1, le=30)  # whisper: silence after a clip
 
 
 class LearningRates(Section):

@@ -43,7 +43,11 @@ METHODS = {
     "lora": ("adapter.kind=lora", "adapter.rank=4", "adapter.dropout=0"),
     "qlora": ("adapter.kind=qlora", "adapter.rank=4", "adapter.dropout=0"),
 }
-SHORT_CONTEXT = ("model.audio_context=auto", "training.eval_on_start=true")  # Whisper's
+SHORT_CONTEXT = (  # Whisper's
+    "model.audio_context=auto",
+    "model.audio_context_margin_seconds=3",
+    "training.eval_on_start=true",
+)
 TEXTS = ["abc", "cab ab", "bac", "ba"]
 VOCABULARY = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "a": 5, "b": 6, "c": 7}
 OURS = ["d_model=32", "num_encoder_layers=2", "num_heads=2", "d_ff=64", "conv_kernel_size=7", "dropout=0"]

@@ -16,7 +16,7 @@ from myna.models.audio_context import WINDOW_FRAMES
 from myna.models.ctc_decode import geometric_mean
 from myna.models.recognizer import DecodeOptions, Recognizer, decoding
 from myna.models.weights import load_weights, quiet
-from myna.models.whisper_encoder import continued_with_silence, hear_any_length
+from myna.models.whisper_encoder import continued_with_silence, hear_clips
 from myna.models.whisper_processor import WhisperProcessor
 from myna.models.whisper_words import group_words, token_starts
 from myna.samples import Batch, Transcript, Word
@@ -54,7 +54,7 @@ class WhisperRecognizer(Recognizer):
         self.model = model
         self.metadata = dict(metadata or {})
         model.accepts_loss_kwargs = False  # the loss is per row: no item counts of the trainer in it
-        hear_any_length(model)
+        hear_clips(model)
         model.generation_config.forced_decoder_ids = None  # of old checkpoints; language and task say it now
 
     @classmethod

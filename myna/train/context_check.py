@@ -16,7 +16,6 @@ from myna.intervals import compare
 from myna.metrics import score
 from myna.models.audio_context import LONGEST_KEY, MARGIN_KEY, WINDOW_SECONDS, AudioContext
 from myna.models.build import load_recognizer
-from myna.models.folders import find_model
 from myna.models.memory_limit import MemoryLimit, each_piece
 from myna.models.metadata import read_metadata, write_metadata
 from myna.models.whisper import WhisperRecognizer
@@ -56,8 +55,6 @@ class ContextVerdict:
 
 def settled_context(config: Config, trainer: SpeechTrainer, train_split: Sequence[Utterance]) -> ContextVerdict:
     """Whether the best checkpoint of a run that has ended may decode in the short context that it was trained in."""
-    if not trainer.state.best_global_step and MARGIN_KEY not in read_metadata(find_model(config.model.pretrained)):
-        return ContextVerdict(None, "no step of training was better than the start, which has not learned another")
     del trainer.optimizer, trainer.lr_scheduler  # their memory is for the checkpoint now
     trainer.accelerator.free_memory()
     metric = "cer" if config.training.metric_for_best_model == "cer" else "wer"

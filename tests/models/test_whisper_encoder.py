@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from method_cases import METHODS, SHORT_CONTEXT, build_method, gradient_of, speech_batch, write_base
+from torch.nn import functional
 from transformers import WhisperForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
 
 from myna.audio.augment.chain import Chain
 from myna.audio.augment.spec_augment import SpecAugment
@@ -21,7 +23,7 @@ from myna.models.build import load_recognizer, processor_files
 from myna.models.processors import load_processor
 from myna.models.recognizer import DecodeOptions
 from myna.models.whisper import WhisperRecognizer
-from myna.models.whisper_encoder import continued_with_silence
+from myna.models.whisper_encoder import SILENCE, STANDS_FOR, all_positions, continued_with_silence, weights_of
 from myna.models.whisper_processor import WhisperProcessor
 from myna.samples import AudioClip, Utterance
 
@@ -98,17 +100,72 @@ def test_clips_that_fill_the_window_lose_nothing(recognizer: WhisperRecognizer) 
         assert torch.equal(short.losses(short.model, batch), recognizer.losses(recognizer.model, batch))
 
 
-def test_the_encoder_hears_what_it_is_given(recognizer: WhisperRecognizer, tiny: Path) -> None:
-    """The layers of transformers on the first positions: as if the window of the checkpoint were that short."""
-    stock = WhisperForConditionalGeneration.from_pretrained(tiny).get_encoder().eval()
-    stock.config.max_source_positions = 200
-    stock.embed_positions = torch.nn.Embedding.from_pretrained(stock.embed_positions.weight[:200])
-    features = torch.randn(2, 80, 400)
+def test_each_state_of_silence_stands_for_many(tiny: Path) -> None:
+    """As if each were there as often as it counts; it knows nothing of the clip before it."""
+    stock = WhisperForConditionalGeneration.from_pretrained(tiny).eval()
+    clips = WhisperRecognizer.from_pretrained(tiny).model.eval()
+    encoder, features = stock.get_encoder(), torch.randn(2, 80, 400)
+    heard = 204  # positions: 200, and 4 to the next multiple of 12
     with torch.no_grad():
-        expected = stock(features).last_hidden_state
-        assert torch.equal(recognizer.model.eval().get_encoder()(features).last_hidden_state, expected)
+        longer = torch.cat([features, features[:, :, -1:].expand(-1, -1, 8)], dim=2)
+        states = functional.gelu(encoder.conv2(functional.gelu(encoder.conv1(longer)))).transpose(1, 2)
+        states = states + encoder.embed_positions.weight[:heard]
+        quiet = functional.gelu(encoder.conv2(functional.gelu(encoder.conv1(torch.full((1, 80, 300), SILENCE)))))
+        silence = quiet[:, :, 75][:, None] + encoder.embed_positions.weight[1::3]
+        for layer in encoder.layers:
+            often = silence[:, 2::4][:, heard // 12 :].repeat_interleave(12, dim=1).expand(2, -1, -1)
+            norm = layer.self_attn_layer_norm
+            states = states + layer.self_attn(norm(states), key_value_states=norm(torch.cat([states, often], 1)))[0]
+            states = states + layer.fc2(functional.gelu(layer.fc1(layer.final_layer_norm(states))))
+            silence = layer(silence, None)
+        often = silence[:, 2::4][:, heard // 12 :].repeat_interleave(12, dim=1).expand(2, -1, -1)
+        whole = encoder.layer_norm(torch.cat([states, often], dim=1))
+        assert whole.shape == (2, 1500, encoder.config.d_model)
+        found = clips.get_encoder()(features).last_hidden_state
+        assert found.shape[1] == all_positions(heard, 1500) == heard + (1500 - heard) // 12
+        torch.testing.assert_close(found[:, :heard], whole[:, :heard], rtol=1e-4, atol=1e-5)
+        words = {"decoder_input_ids": torch.tensor([[1, 2, 3]] * 2), "use_cache": False}
+        expected = stock(encoder_outputs=BaseModelOutput(whole), **words).logits
+        torch.testing.assert_close(clips(input_features=features, **words).logits, expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="3000"):
-        recognizer.model.get_encoder()(torch.randn(1, 80, 3002))
+        clips.get_encoder()(torch.randn(1, 80, 3002))
+
+
+@pytest.mark.parametrize("source_positions", [1500, 1499, 100])
+def test_the_number_of_positions_tells_what_is_silence(source_positions: int) -> None:
+    for heard in range(STANDS_FOR, source_positions, STANDS_FOR):
+        positions = all_positions(heard, source_positions)
+        weights = weights_of(positions, source_positions, torch.zeros(()))
+        assert weights is not None and weights.shape == (1, 1, 1, positions)
+        assert (weights == 0).sum() == heard
+    assert weights_of(source_positions, source_positions, torch.zeros(())) is None
+
+
+def test_half_precision_leaves_no_weight_without_its_gradient(tiny: Path) -> None:
+    """The silence is made without gradients, by the same weights."""
+    recognizer = build_method(tiny, "whisper", "full", *SHORT_CONTEXT)
+    batch = speech_batch(recognizer)
+    plain = {name: value.clone() for name, value in gradient_of(recognizer, batch).items()}
+    recognizer.model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = recognizer.losses(recognizer.model, batch)
+    (losses.sum() / recognizer.items(batch).sum()).backward()
+    for name, parameter in recognizer.model.named_parameters():
+        if parameter.requires_grad and not name.endswith("k_proj.bias"):
+            assert parameter.grad is not None and parameter.grad.any(), name
+            assert functional.cosine_similarity(parameter.grad.flatten(), plain[name].flatten(), dim=0) > 0.9, name
+
+
+@pytest.mark.slow
+def test_an_untouched_whisper_says_of_clips_what_it_says_of_30_seconds(shared: Path, spoken: list[Utterance]) -> None:
+    said = []
+    for context in (None, AudioContext(0.2)):
+        recognizer = WhisperRecognizer.from_pretrained(shared / "models" / "whisper-tiny", context=context)
+        batch = make_batch(spoken, recognizer.processor)
+        with torch.no_grad():
+            losses = recognizer.losses(recognizer.model, batch) / recognizer.items(batch)
+        said.append(losses)
+    torch.testing.assert_close(said[1], said[0], rtol=0.1, atol=0.1)
 
 
 def test_a_row_does_not_hear_its_neighbours(tiny: Path, spoken: list[Utterance]) -> None:

@@ -83,12 +83,9 @@ def test_a_run_that_gains_nothing_ends_as_it_began(tone_catalog: Path, tmp_path:
     config = load_config([], settings(tone_catalog, tiny, run, "training.learning_rate=1e-9"))
     result = train(config, console=Console(quiet=True))
     assert result.best_step == 0
-    assert result.audio_context is not None and result.audio_context.context is None
-    assert "no step of training was better than the start" in str(result.audio_context)
-    assert load_recognizer(run).processor.padded_seconds(1.0) == 30.0
-    assert json.loads((run / "result.json").read_text())["audio_context"]["context"] is None
+    assert result.audio_context is not None and result.audio_context.start_rate == result.audio_context.full_rate
     plan = json.loads((run / "plan.json").read_text())
-    assert plan["feed"]["step_seconds"] < 16 * 10  # clips of about 1.5 s and their margins, not 30 s
+    assert plan["feed"]["step_seconds"] < 16 * 3  # clips of about 1.5 s and their margins, not 30 s
 
 
 @pytest.mark.slow
@@ -100,8 +97,8 @@ def test_the_best_checkpoint_is_asked(tone_catalog: Path, tmp_path: Path, tiny: 
     found = result.audio_context
     assert None not in (found.short_rate, found.full_rate, found.start_rate, found.interval)
     kept = read_metadata(run / "best").get("audio_context_margin_seconds")
-    assert kept == (None if found.context is None else "3.0")
-    assert load_recognizer(run).processor.padded_seconds(1.0) == (30.0 if found.context is None else 4.0)
+    assert kept == (None if found.context is None else "0.2")
+    assert load_recognizer(run).processor.padded_seconds(1.0) == (30.0 if found.context is None else 1.2)
 
 
 def test_a_model_that_loses_goes_back_to_full_context(

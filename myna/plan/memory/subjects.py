@@ -53,9 +53,9 @@ def build_model(spec: ModelSpec, settings: StepSettings, *, real: bool = False) 
 
         run_front_end_by_clip(model, at_most_clips=None if real else 2)
     if is_whisper(model):
-        from myna.models.whisper_encoder import hear_any_length
+        from myna.models.whisper_encoder import hear_clips
 
-        hear_any_length(model)
+        hear_clips(model)
     if spec.quantized:
         quantize(model)
     # Gradient checkpointing has another name in some releases of transformers, which peft does not know either.
