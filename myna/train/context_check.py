@@ -42,7 +42,7 @@ class ContextVerdict:
     metric: str = ""  # wer or cer
     short_rate: float | None = None
     full_rate: float | None = None
-    start_rate: float | None = None  # of the untouched start, in full context
+    start_rate: float | None = None  # of the untouched start, in short context
     interval: tuple[float, float] | None = None  # 95 %, of short less full
 
     def __str__(self) -> str:
@@ -92,7 +92,7 @@ def settle_audio_context(
         best: the checkpoint; only its metadata are changed.
         utterances: the validation split.
         context: that was trained with.
-        start_rate: error rate of the untouched start in full context; None where it was not scored.
+        start_rate: error rate of the untouched start in short context; None where it was not scored.
         metric: wer or cer, normalised.
         batch_seconds: padded audio of a batch.
         options: of decoding.

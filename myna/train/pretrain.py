@@ -15,7 +15,6 @@ from myna.train.validation import nothing_readable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from myna.feed.evaluation import EvaluationBatches
     from myna.models.pretrain_recognizer import PretrainRecognizer
     from myna.samples import Batch
 
@@ -41,13 +40,13 @@ class PretrainTrainer(SpeechTrainer):
             logs = logs | self.recognizer.tally.figures()
         super().log(logs, *rest, **named)
 
-    def validate(self, batches: EvaluationBatches, prefix: str) -> dict[str, float]:
+    def validate(self, prefix: str) -> dict[str, float]:
         """Loss of a masked frame, and what came of all of them, without noise and with the same masks each time."""
         self.recognizer.begin_validation()
         loss = torch.zeros((), dtype=torch.float64)
         error: ModelError | None = None
         try:
-            for _, losses in self.in_pieces(batches, lambda rows: self.recognizer.losses(self.recognizer.model, rows)):
+            for _, losses in self.in_pieces(lambda rows: self.recognizer.losses(self.recognizer.model, rows)):
                 loss += losses.sum().double().cpu()
         except ModelError as failure:  # the other ranks must hear of it
             error = failure

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +34,6 @@ from myna.models.folders import refuse_other_origin
 from myna.models.front_end import run_front_end_by_clip
 from myna.models.memory_limit import MemoryLimit
 from myna.models.recognizer import DecodeOptions
-from myna.models.whisper_processor import WhisperProcessor
 from myna.train.arguments import compute_dtype, training_arguments, training_dtype
 from myna.train.blank_watch import BlankWatch
 from myna.train.callbacks import SCORES, CleanStop, ConsoleProgress, EpochEnds, RunLog
@@ -288,16 +286,13 @@ def _trainer(
     settings = config.training
     if settings.gradient_checkpointing:
         recognizer.model.gradient_checkpointing_enable({"use_reentrant": False})
-    in_batches = partial(
-        EvaluationBatches,
+    valid_batches = EvaluationBatches(
         valid_split,
+        recognizer.processor,
         batch_seconds=longest_seconds(work.utterances, recognizer.processor) * int(settings.per_device_eval_batch_size),
         rank=args.process_index,
         world_size=args.world_size,
     )
-    full_batches = None
-    if isinstance(recognizer.processor, WhisperProcessor) and recognizer.processor.context is not None:
-        full_batches = in_batches(recognizer.processor.with_context(None))
     save_every_epochs = settings.save_every_epochs if settings.save_strategy == "epoch" else 0
     callbacks = [*watchers, EpochEnds(work.steps_per_epoch, save_every_epochs)]
     if settings.early_stopping_patience:
@@ -310,7 +305,7 @@ def _trainer(
         recognizer,
         feed,
         work.per_epoch,
-        in_batches(recognizer.processor),
+        valid_batches,
         args=args,
         decode_options=DecodeOptions(language=config.model.language, **config.decode.model_dump()),
         one_cycle_schedule=settings.lr_scheduler_type == "one_cycle",
@@ -318,7 +313,6 @@ def _trainer(
         max_retries=settings.max_retries,
         name_of={row.utterance_id: row.audio_path for row in [*work.utterances, *valid_split]}.__getitem__,
         learning_rates=settings.learning_rates.model_dump(exclude_none=True),
-        full_batches=full_batches,
         distillation=distillation,
         callbacks=callbacks,
     )

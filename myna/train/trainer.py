@@ -60,7 +60,6 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         max_retries: how often the same rows may run out of memory.
         name_of: an utterance's ID as people know it.
         learning_rates: of parts of the model that learn at another rate than the arguments say.
-        full_batches: the same split in full context, for a Whisper that is trained in short context.
         distillation: gives training losses in the place of the recogniser, whose own validation keeps to.
         args: `transformers.TrainingArguments`; accumulation and ranks must match the feed's numbers.
         callbacks: as in `transformers`.
@@ -80,7 +79,6 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         max_retries: int = DEFAULT_RETRIES,
         name_of: Callable[[str], str] = str,
         learning_rates: Mapping[str, float] | None = None,
-        full_batches: EvaluationBatches | None = None,
         distillation: Distillation | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
@@ -96,7 +94,6 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         transformers_logging.disable_progress_bar()
         self.recognizer = recognizer
         self.valid_batches = valid_batches
-        self.full_batches = full_batches
         self.decode_options = decode_options
         self.one_cycle_schedule = one_cycle_schedule
         self.learning_rates = dict(learning_rates or {})
@@ -236,30 +233,20 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
     # Validation
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """Loss, and WER and CER of free-running decoding, over the whole validation split.
-
-        A Whisper that learns to hear a short context is scored in full context before it has, and wherever it hears
-        less well in short context than the best so far: the better of both counts.
-        """
+        """Loss, and WER and CER of free-running decoding, over the whole validation split."""
         started = time.perf_counter()
-        name = f"{metric_key_prefix}_{self.args.metric_for_best_model}"
-        full_batches, is_start = self.full_batches, self.state.global_step == 0
-        if full_batches is None or not is_start:
-            metrics = self.validate(self.valid_batches, metric_key_prefix)
-        if full_batches is not None and (is_start or metrics[name] >= best_so_far(self.state, name)[0]):
-            in_full = self.validate(full_batches, metric_key_prefix)
-            metrics = in_full if is_start else min(metrics, in_full, key=lambda scores: scores[name])
+        metrics = self.validate(metric_key_prefix)
         metrics[f"{metric_key_prefix}_seconds"] = round(time.perf_counter() - started, 3)
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def validate(self, batches: EvaluationBatches, prefix: str) -> dict[str, float]:
+    def validate(self, prefix: str) -> dict[str, float]:
         """Loss, and WER and CER of free-running decoding, each named with the prefix."""
         totals = torch.zeros(2, dtype=torch.float64)  # loss, items
         heard: list[tuple[str, str, str]] = []  # reference, hypothesis, language
         error: ModelError | None = None
-        by_id = {utterance.utterance_id: utterance for utterance in batches.utterances}
+        by_id = {utterance.utterance_id: utterance for utterance in self.valid_batches.utterances}
 
         def listen(rows: Batch) -> tuple[torch.Tensor, list[Transcript]]:
             losses = self.recognizer.losses(self.recognizer.model, rows)
@@ -267,7 +254,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
             return torch.stack([losses.sum(), self.recognizer.items(rows).sum()]).double().cpu(), transcripts
 
         try:
-            for piece, (losses, transcripts) in self.in_pieces(batches, listen):
+            for piece, (losses, transcripts) in self.in_pieces(listen):
                 totals += losses
                 for utterance_id, transcript in zip(piece.utterance_ids, transcripts, strict=True):
                     utterance = by_id[utterance_id]
@@ -279,7 +266,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         totals = sum((sums for sums, _ in parts), torch.zeros(2, dtype=torch.float64))
         return figures_of(totals, [row for _, rows in parts for row in rows], prefix)
 
-    def in_pieces(self, batches: EvaluationBatches, run: Callable[[Batch], T]) -> Iterator[tuple[Batch, T]]:
+    def in_pieces(self, run: Callable[[Batch], T]) -> Iterator[tuple[Batch, T]]:
         """Rows of all validation batches, as whole as memory allows, and what `run` gives for them on the device."""
         self.recognizer.model.eval()
 
@@ -287,7 +274,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
             with torch.no_grad(), self.compute_loss_context_manager():
                 return run(self._prepare_inputs(rows))
 
-        for batch in batches.in_order(self.args.dataloader_num_workers):
+        for batch in self.valid_batches.in_order(self.args.dataloader_num_workers):
             self.failures.update({refusal.audio_path: refusal for refusal in batch.failures})
             if batch.weights.any():
                 yield from each_piece(
