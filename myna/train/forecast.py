@@ -75,7 +75,7 @@ def foresee(steps: Sequence[int], rates: Sequence[float], future_steps: Sequence
     ahead = np.asarray(future_steps, dtype=np.int64)
     seen, measured = _telling(np.asarray(steps) / ahead[-1], np.asarray(rates, dtype=np.float64))
     families, parameters = _posterior(seen, np.log(measured + SMALLEST_RATE), rng)
-    middle, deviation = _log_rates(ahead / ahead[-1], measured.max(), families, parameters)  # (DRAWS, K) each
+    middle, deviation = curves_of(ahead / ahead[-1], measured.max(), families, parameters)  # (DRAWS, K) each
     paces = np.diff(np.log(ahead / ahead[-1]), prepend=np.log(max(seen[-1], 1e-3)))  # (K,)
     drift = np.cumsum(DRIFT * np.sqrt(paces) * rng.standard_normal(middle.shape), axis=1)
     drawn = np.exp(middle + drift + deviation * rng.standard_normal(middle.shape)) - SMALLEST_RATE
@@ -91,10 +91,18 @@ def _telling(shares: Floats, rates: Floats) -> tuple[Floats, Floats]:
     return shares[chosen], rates[chosen]
 
 
-def _log_rates(
-    shares: Floats, highest: float, families: NDArray[np.int64], parameters: Floats
-) -> tuple[Floats, Floats]:
-    """Mean and deviation of the logarithm of each draw's rates, (DRAWS, K) each."""
+def curves_of(shares: Floats, highest: float, families: NDArray[np.int64], parameters: Floats) -> tuple[Floats, Floats]:
+    """What each draw's curve expects to be measured.
+
+    Args:
+        shares: of the run that are done, (K,).
+        highest: rate that was measured; starts are drawn around it.
+        families: power law 0, Weibull 1, logistic 2, (DRAWS,).
+        parameters: in the order of `PRIOR_MEAN`, (DRAWS, 6).
+
+    Returns:
+        Mean and deviation of the logarithm of the rate, (DRAWS, K) each.
+    """
     start = highest * np.exp(parameters[:, :1])  # (DRAWS, 1)
     log_ratio = np.log(np.maximum(shares, 1e-6)) - parameters[:, 1:2]  # log(u / tau), (DRAWS, K)
     beta = np.exp(parameters[:, 2:3])
@@ -114,7 +122,7 @@ def _posterior(shares: Floats, log_rates: Floats, rng: np.random.Generator) -> t
     highest = float(np.exp(log_rates.max()) - SMALLEST_RATE)
 
     def log_likelihood(families: NDArray[np.int64], parameters: Floats) -> Floats:
-        middle, deviation = _log_rates(shares, highest, families, parameters)
+        middle, deviation = curves_of(shares, highest, families, parameters)
         fit: Floats = -0.5 * ((log_rates - middle) / deviation) ** 2 - np.log(deviation)
         total: Floats = fit.sum(axis=1)
         return total
