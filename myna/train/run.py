@@ -330,6 +330,8 @@ def _trainer(
 
 def _time_to_quality(config: Config, steps_per_epoch: int, console: Console) -> TimeToQuality:
     settings = config.training
+    for milestone in config.ttq.milestones:
+        console.print(f"Milestone: {milestone}.")
     return TimeToQuality(
         config.ttq.milestones,
         settings.stop_at,

@@ -81,8 +81,6 @@ class TimeToQuality(TrainerCallback, ExportableState):  # type: ignore[misc]
         self._begun = time.monotonic()
         if state.is_world_process_zero:
             self._write("")
-            for milestone in self.milestones:
-                self.console.print(f"Milestone: {milestone}.")
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         """Note the rates, tell the forecast, and end the run where it was asked for; all ranks together."""
