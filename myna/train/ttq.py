@@ -119,10 +119,11 @@ class TimeToQuality(TrainerCallback, ExportableState):  # type: ignore[misc]
             )
             for metric, future in futures.items()
         }
-        outlooks = [
-            None if _reached(milestone, self.history) else self._outlook(milestone, futures[milestone.metric])
+        outlooks = {
+            str(milestone): self._outlook(milestone, futures[milestone.metric])
             for milestone in self.milestones
-        ]
+            if not _reached(milestone, self.history)
+        }
         return {"final": final, "milestones": outlooks}
 
     def _outlook(self, milestone: Milestone, future: Futures) -> dict[str, float | None]:
@@ -136,19 +137,18 @@ class TimeToQuality(TrainerCallback, ExportableState):  # type: ignore[misc]
         return {"chance": chance, "hours_low": low, "hours": expected, "hours_high": high}
 
     def _verdict(self, last_step: int) -> str:
-        left = [number for number, one in enumerate(self.milestones) if not _reached(one, self.history)]
+        left = [milestone for milestone in self.milestones if not _reached(milestone, self.history)]
         if self.stop_at == "milestone" and not left:
             return "milestone"
-        if self.stop_at == "hopeless" and left and all(self._is_hopeless(number, last_step) for number in left):
+        if self.stop_at == "hopeless" and left and all(self._is_hopeless(milestone, last_step) for milestone in left):
             return "hopeless"
         return ""
 
-    def _is_hopeless(self, number: int, last_step: int) -> bool:
-        budget_hours = self.milestones[number].budget_hours
-        if budget_hours is not None and self.history[-1]["hours"] > budget_hours:
+    def _is_hopeless(self, milestone: Milestone, last_step: int) -> bool:
+        if milestone.budget_hours is not None and self.history[-1]["hours"] > milestone.budget_hours:
             return True
         late = [row["forecast"] for row in self.history[-2:] if row["step"] >= HOPELESS_FROM * last_step]
-        outlooks = [forecast["milestones"][number] for forecast in late if forecast is not None]
+        outlooks = [forecast["milestones"].get(str(milestone)) for forecast in late if forecast is not None]
         return len(outlooks) == 2 and all(one is not None and one["chance"] < HOPELESS for one in outlooks)
 
     def _write(self, stopped: str) -> None:
@@ -163,14 +163,14 @@ class TimeToQuality(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def _tell(self, stopped: str) -> None:
         forecast = self.history[-1]["forecast"]
-        for number, milestone in enumerate(self.milestones):
+        for milestone in self.milestones:
             reached = _reached(milestone, self.history)
             if reached is not None:
                 late = "" if reached["in_budget"] else ", over budget"
                 if reached["step"] == self.history[-1]["step"]:
                     self.console.print(f"{milestone}: reached after {_time(reached['hours'])}{late}.")
             elif forecast is not None:
-                self.console.print(f"{milestone}: {_words(forecast['milestones'][number])}.", soft_wrap=True)
+                self.console.print(f"{milestone}: {_words(forecast['milestones'][str(milestone)])}.", soft_wrap=True)
         for metric, final in (forecast or {"final": {}})["final"].items():
             self.console.print(
                 f"Best {metric.upper()} at the end: {final['expected']:.1f} % "

@@ -81,8 +81,9 @@ def test_a_forecast_gives_chance_hours_and_interval_of_what_is_left(tmp_path):
     falling = [100 * 0.93**number for number in range(1, 21)]  # 23 % by now; the same law gives 15 % after 2.7 h
     milestones = Milestone(wer=15), Milestone(wer=15, budget_hours=2.05), Milestone(wer=90)
     measure(watch(tmp_path, *milestones), falling, last_step=600)
-    likely, hurried, reached = log_of(tmp_path)["history"][-1]["forecast"]["milestones"]
-    assert reached is None
+    outlooks = log_of(tmp_path)["history"][-1]["forecast"]["milestones"]
+    assert list(outlooks) == ["WER 15 %", "WER 15 % within 2.05 h"]  # 90 % is reached
+    likely, hurried = outlooks.values()
     assert likely["chance"] > 0.9
     assert 2.3 < likely["hours_low"] <= 2.7 <= likely["hours_high"] < 4.5
     assert likely["hours_low"] < likely["hours"] < likely["hours_high"]
@@ -109,7 +110,7 @@ def test_stop_at_hopeless_waits_for_a_third_of_the_run_and_then_for_two_forecast
     far, near = Milestone(wer=2), Milestone(wer=49.5)
     ended = measure(watch(tmp_path / "far", far, stop_at="hopeless"), flat, last_step=240)
     assert ended[0] == 90  # a third is step 80
-    chances = [row["forecast"]["milestones"][0]["chance"] for row in log_of(tmp_path / "far")["history"][7:9]]
+    chances = [row["forecast"]["milestones"]["WER 2 %"]["chance"] for row in log_of(tmp_path / "far")["history"][7:9]]
     assert max(chances) < 0.02
     assert measure(watch(tmp_path / "near", far, near, stop_at="hopeless"), flat[:12], last_step=240) == []
     assert measure(watch(tmp_path / "never", far), flat[:12], last_step=240) == []
@@ -120,6 +121,19 @@ def test_a_budget_that_is_over_is_hopeless_at_once(tmp_path, capsys):
     assert measure(late, [80, 60]) == [20]
     assert log_of(tmp_path)["stopped"] == "hopeless"
     assert "--resume with training.stop_at=never" in capsys.readouterr().out
+
+
+def test_milestones_may_change_when_a_run_is_resumed(tmp_path):
+    first = watch(tmp_path, Milestone(wer=2), stop_at="hopeless")
+    measure(first, [60.0, 50.0, 50.0, 50.0])
+    again = watch(tmp_path, Milestone(cer=40), Milestone(wer=49), Milestone(cer=3), stop_at="hopeless")
+    for name, value in first.state()["attributes"].items():  # as the trainer does
+        setattr(again, name, value)
+    state = TrainerState(max_steps=60, global_step=50, is_world_process_zero=True)
+    again.on_evaluate(ARGS, state, TrainerControl(), metrics={"eval_wer": 0.5, "eval_cer": 0.25})
+    log = log_of(tmp_path)
+    assert [one["reached"] and one["reached"]["step"] for one in log["milestones"]] == [10, None, None]
+    assert list(log["history"][-1]["forecast"]["milestones"]) == ["WER 49 %", "CER 3 %"]
 
 
 @pytest.mark.slow
