@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--metric", choices=("wer", "cer"), default="wer")
     parser.add_argument("--at", type=float, default=1 / 3)
-    parser.add_argument("--evaluations", type=int, default=8)
+    parser.add_argument("--evaluations", type=int, default=7)
     options = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
     short = silent = 0
