@@ -19,7 +19,7 @@ from myna.audio.augment.chain import AnyTransform
 from myna.conflicts import conflicts
 from myna.data.prepare import PrepareSettings
 from myna.errors import ConfigError
-from myna.sections import AdapterConfig, Auto, DistillationConfig, PretrainConfig, Section
+from myna.sections import AdapterConfig, Auto, DistillationConfig, PretrainConfig, Section, TtqConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -164,6 +164,7 @@ class TrainingConfig(Section):
     save_total_limit: int = Field(default=2, ge=1)  # the best checkpoint is kept besides
     metric_for_best_model: Literal["wer", "cer", "loss"] = "wer"
     early_stopping_patience: int = Field(default=0, ge=0)  # evaluations without a gain; 0 never stops early
+    stop_at: Literal["never", "milestone", "hopeless"] = "never"  # ours: all of ttq.milestones reached, or out of reach
     safety_margin: float = Field(default=0.85, gt=0, le=1)  # ours: share of the memory that may be planned with
     max_retries: int = Field(default=5, ge=0, le=20)  # ours: how often the same clips may run out of memory
     report_to: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
@@ -205,6 +206,7 @@ class Config(Section):
     pretrain: PretrainConfig = PretrainConfig()
     feed: FeedConfig = FeedConfig()
     training: TrainingConfig = TrainingConfig()
+    ttq: TtqConfig = TtqConfig()
     decode: DecodeConfig = DecodeConfig()
 
     def prepare_settings(self) -> PrepareSettings:
@@ -239,7 +241,7 @@ def load_config(layers: Sequence[str] = (), overrides: Sequence[str] = ()) -> Co
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        mistakes += _describe(detail for detail in error.errors() if detail["type"] != "extra_forbidden")
+        mistakes += _describe(detail for detail in error.errors() if not _is_told(detail))
     if config is not None:
         mistakes += conflicts(config)
     if config is None or mistakes:
@@ -371,6 +373,11 @@ def _did_you_mean(word: str, choices: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def _is_told(detail: Any) -> bool:
+    """Whether it is a key that `_unknown_keys` has named already; it does not look into lists."""
+    return detail["type"] == "extra_forbidden" and all(isinstance(part, str) for part in detail["loc"])
+
+
 def _describe(details: Iterable[Any]) -> list[str]:
     """pydantic's errors as `key: expected ...; received ...`, one for a key that may be of several kinds."""
     expected: dict[str, list[str]] = {}
@@ -386,4 +393,5 @@ def _describe(details: Iterable[Any]) -> list[str]:
 
 
 def _expectation(message: str) -> str:
-    return message.removeprefix("Input should be ").removeprefix("Value error, ")
+    message = message.removeprefix("Input should be ").removeprefix("Value error, ")
+    return message.replace("Extra inputs are not permitted", "a known key")

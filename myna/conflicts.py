@@ -63,6 +63,8 @@ def conflicts(config: Config) -> list[str]:
         found.append("training.eval_on_start needs training.eval_strategy epoch or steps; received no")
     if training.early_stopping_patience and training.eval_strategy == "no":
         found.append("training.early_stopping_patience needs training.eval_strategy epoch or steps; received no")
+    if config.ttq.milestones or training.stop_at != "never":
+        found += _milestone_conflicts(config)
     if model.audio_context == "auto":
         found += _context_conflicts(config)
     if model.keep_encoder_layers or model.keep_decoder_layers:
@@ -81,6 +83,23 @@ def _rate_conflicts(config: Config) -> list[str]:
         found.append("training.learning_rates.head works with CTC: Whisper's words come from its decoder")
     if rates.encoder and model.freeze_encoder:
         found.append("training.learning_rates.encoder: model.freeze_encoder=true leaves nothing there to learn")
+    return found
+
+
+def _milestone_conflicts(config: Config) -> list[str]:
+    training, milestones = config.training, config.ttq.milestones
+    found = []
+    for number, milestone in enumerate(milestones):
+        if (milestone.wer is None) == (milestone.cer is None):
+            received = "neither" if milestone.wer is None else "both"
+            found.append(f"ttq.milestones.{number}: expected wer or cer, in percent; received {received}")
+    if milestones and (training.eval_strategy == "no" or training.objective == "pretrain"):
+        found.append(
+            "ttq.milestones are measured in validation: they need training.eval_strategy epoch or steps and "
+            f"training.objective=transcribe; received {training.eval_strategy} and {training.objective}"
+        )
+    if not milestones:
+        found.append(f"training.stop_at={training.stop_at} needs ttq.milestones; received none")
     return found
 
 

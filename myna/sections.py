@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -60,3 +60,32 @@ class PretrainConfig(Section):
     diversity_loss_weight: float = Field(default=0.1, ge=0)
     max_gumbel_temperature: float = Field(default=2.0, gt=0)  # of the choice of codes, at the first step
     min_gumbel_temperature: float = Field(default=0.5, gt=0)  # after 70 % of the steps
+
+
+class Milestone(Section):
+    """An error rate on the validation split to reach: WER or CER in percent, one of the two."""
+
+    wer: Annotated[float, Field(gt=0, lt=100)] | None = None
+    cer: Annotated[float, Field(gt=0, lt=100)] | None = None
+    budget_hours: Annotated[float, Field(gt=0)] | None = None  # of training; without one, those of the run
+
+    @property
+    def metric(self) -> Literal["wer", "cer"]:
+        """Which of the two it is about."""
+        return "wer" if self.wer is not None else "cer"
+
+    @property
+    def percent(self) -> float:
+        """The rate to reach."""
+        return (self.wer if self.wer is not None else self.cer) or 0.0
+
+    def __str__(self) -> str:
+        """As people read it."""
+        budget = f" within {self.budget_hours:g} h" if self.budget_hours is not None else ""
+        return f"{self.metric.upper()} {self.percent:g} %{budget}"
+
+
+class TtqConfig(Section):
+    """Time to quality: what a run is meant to reach, and when."""
+
+    milestones: list[Milestone] = Field(default_factory=list)

@@ -114,3 +114,23 @@ def test_a_start_that_nothing_is_compared_with_is_a_conflict():
 def test_the_last_fit_is_not_scored_on_what_it_learned():
     (found,) = mistakes(overrides=["training.include_validation=true"])
     assert found.startswith("training.include_validation needs training.eval_strategy=no")
+
+
+def test_milestones_come_back_equal_and_say_one_rate_each(tmp_path):
+    config = load_config([], ["ttq.milestones=[{wer: 20, budget_hours: 2}, {cer: 5}]", "training.stop_at=hopeless"])
+    assert [str(milestone) for milestone in config.ttq.milestones] == ["WER 20 % within 2 h", "CER 5 %"]
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert load_config([str(tmp_path / "config.yaml")]) == config
+    found = mistakes(overrides=["ttq.milestones=[{wer: 20, cer: 5}, {budget_hours: 1}]", "training.eval_strategy=no"])
+    assert found[0] == "ttq.milestones.0: expected wer or cer, in percent; received both"
+    assert found[1] == "ttq.milestones.1: expected wer or cer, in percent; received neither"
+    assert found[2].startswith("ttq.milestones are measured in validation")
+    assert mistakes(overrides=["training.stop_at=milestone"]) == (
+        "training.stop_at=milestone needs ttq.milestones; received none",
+    )
+
+
+def test_unknown_keys_in_a_list_are_mistakes():
+    assert mistakes(overrides=["ttq.milestones=[{wer: 20, hours: 2}]"]) == (
+        "ttq.milestones.0.hours: expected a known key; received 2",
+    )

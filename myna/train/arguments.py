@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # transformers 5, one of them deprecated, so the model is told itself.
 _OURS = {
     "early_stopping_patience",
+    "stop_at",
     "save_every_epochs",
     "lr_scheduler_type",
     "metric_for_best_model",

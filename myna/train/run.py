@@ -4,6 +4,7 @@ runs/my-run/
   config.yaml      the whole configuration
   dataset.json     the dataset version the run is bound to, its ranks, and what its model could not use
   metrics.jsonl    every logged figure
+  results/         ttq_log.json: error rates by hours of training, milestones and forecasts
   checkpoint-N/    periodic checkpoints; `best` and `last` point at two of them
   result.json      how it ended
 """
@@ -58,6 +59,7 @@ from myna.train.speed_watch import SpeedWatch
 from myna.train.split_watch import SplitWatch
 from myna.train.teacher import Distillation, load_teacher, teacher_note
 from myna.train.trainer import SpeechTrainer
+from myna.train.ttq import TimeToQuality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,6 +179,8 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
         write_atomically(run_folder / "dataset.json", json.dumps(dataset, ensure_ascii=False, indent=2))
         if plan is not None:
             write_atomically(run_folder / "plan.json", json.dumps(plan.to_json(), ensure_ascii=False, indent=2))
+    if config.training.objective == "transcribe" and config.training.eval_strategy != "no":
+        watchers.append(_time_to_quality(config, work.steps_per_epoch, console))
     start = max(0, step_of(Path(checkpoint))) * work.parts if checkpoint else 0
     with open_feed(
         config, work, args, lambda: feed_spec(config, work, recognizer, version, args), start, console
@@ -315,6 +319,19 @@ def _trainer(
         learning_rates=settings.learning_rates.model_dump(exclude_none=True),
         distillation=distillation,
         callbacks=callbacks,
+    )
+
+
+def _time_to_quality(config: Config, steps_per_epoch: int, console: Console) -> TimeToQuality:
+    settings = config.training
+    for milestone in config.ttq.milestones:
+        console.print(f"Milestone: {milestone}.")
+    return TimeToQuality(
+        config.ttq.milestones,
+        settings.stop_at,
+        steps_per_epoch if settings.eval_strategy == "epoch" else settings.eval_steps,
+        Path(settings.output_dir) / "results" / "ttq_log.json",
+        console,
     )
 
 
