@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 360, 220
-LEFT, RIGHT, TOP, BOTTOM = 46, 14, 18, 36
+LEFT, RIGHT, TOP, BOTTOM = 48, 16, 20, 38
 MAX_POINTS = 300  # of a line; more are averaged in groups
 MAX_DOTS = 40  # points of a line that are marked
 MAX_TICKS = 5
@@ -78,10 +78,11 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str, unit: str) -> Ch
     if not lines:
         return None
     x_values, y_values = zip(*(point for line in lines for point in line.points), strict=True)
-    x_axis = _Axis(min(x_values), max(max(x_values), min(x_values) + 1), LEFT, WIDTH - RIGHT)
+    first, last = min(x_values), max(x_values)
+    x_axis = _Axis(first, last if last > first else first + 1, LEFT, WIDTH - RIGHT)
     y_axis = _value_axis(y_values)
     drawn = Markup().join(_curve(number, line, x_axis, y_axis) for number, line in enumerate(lines))
-    unit += ", logarithmic" if y_axis.is_log else ""
+    unit = ", ".join(part for part in (unit, "logarithmic" if y_axis.is_log else "") if part)
     svg = _frame(title, _in_words(lines, x_label), x_axis, y_axis, x_label, unit, drawn)
     return Chart(title, svg, tuple(line.name for line in lines))
 
@@ -98,16 +99,11 @@ def histogram(title: str, groups: Mapping[str, Sequence[float]], x_label: str) -
     x_axis = _Axis(float(edges[0]), float(edges[-1]), LEFT, WIDTH - RIGHT)
     y_axis = _Axis(0.0, max(float(group.max()) for group in shares.values()), HEIGHT - BOTTOM, TOP)
     width = (WIDTH - RIGHT - LEFT) / NUM_BINS / len(shares)
+    bar = Markup('<rect class="fill{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
     bars = Markup().join(
-        Markup('<rect class="fill{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
-            number,
-            x_axis.place(edge) + number * width,
-            y_axis.place(share),
-            width,
-            HEIGHT - BOTTOM - y_axis.place(share),
-        )
+        bar.format(number, x_axis.place(edge) + number * width, top, width, HEIGHT - BOTTOM - top)
         for number, group in enumerate(shares.values())
-        for edge, share in zip(edges[:-1], group, strict=True)
+        for edge, top in zip(edges[:-1], (y_axis.place(share) for share in group), strict=True)
     )
     said = "; ".join(
         f"{name}: {len(group):,} values from {group.min():.2f} to {group.max():.2f}, half below {np.median(group):.2f}"
@@ -170,11 +166,13 @@ def _frame(title: str, said: str, x_axis: _Axis, y_axis: _Axis, x_label: str, un
 
 
 def _in_words(lines: Sequence[Line], x_label: str) -> str:
-    return "; ".join(
-        f"{line.name}: {_figure(line.points[0][1])} at {x_label} {_figure(line.points[0][0])}, "
-        f"{_figure(line.points[-1][1])} at {_figure(line.points[-1][0])}, lowest {_figure(min(y for _, y in line.points))}"
-        for line in lines
-    )
+    said = []
+    for line in lines:
+        (x, y), (last_x, last_y) = line.points[0], line.points[-1]
+        lowest = min(value for _, value in line.points)
+        ends = f"{_figure(y)} at {x_label} {_figure(x)}, {_figure(last_y)} at {_figure(last_x)}"
+        said.append(f"{line.name}: {ends}, lowest {_figure(lowest)}")
+    return "; ".join(said)
 
 
 def _figure(value: float) -> str:

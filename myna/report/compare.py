@@ -13,6 +13,7 @@ from myna.report.evaluation import evaluation_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from myna.evaluate.hypotheses import Hypothesis
     from myna.intervals import Difference
@@ -39,29 +40,33 @@ class Comparison:
     """What two evaluations say of each other."""
 
     evaluations: tuple[Evaluation | None, Evaluation | None]
-    difference: Difference | None  # the second's WER less the first's
-    words: int  # that it is over
-    better: tuple[ChangedUtterance, ...]  # under the second run; those that gain most first
-    worse: tuple[ChangedUtterance, ...]
-    problem: str  # why there is no difference, "" where there is
+    difference: Difference | None = None  # the second's WER less the first's
+    words: int = 0  # that it is over
+    better: tuple[ChangedUtterance, ...] = ()  # under the second run; those that gain most first
+    worse: tuple[ChangedUtterance, ...] = ()
+    problem: str = ""  # why there is no difference, "" where there is
 
 
 def compare_runs(first: RunFolder, second: RunFolder, players: Players) -> Comparison:
     """The newest evaluations of two runs, in pairs of utterances; where they have no pairs, the reason."""
     evaluations = evaluation_of(first), evaluation_of(second)
-    missing = [run for run, found in zip((first, second), evaluations, strict=True) if found is None]
-    if missing:
-        names = " and ".join(str(run.path) for run in missing)
-        return Comparison(evaluations, None, 0, (), (), f"{names}: no evaluation yet. Make one with `myna evaluate`.")
-    paths = [hypotheses_path(found.path) for found in evaluations if found is not None]
     try:
+        paths = [_hypotheses(run, found) for run, found in zip((first, second), evaluations, strict=True)]
         difference = compare_scored(*paths)
         lines = {line.utterance_id: line for line in read_hypotheses(paths[0])}
         pairs = [(lines[other.utterance_id], other) for other in read_hypotheses(paths[1])]
     except DataError as error:
-        return Comparison(evaluations, None, 0, (), (), str(error))
+        return Comparison(evaluations, problem=str(error))
     better, worse = (_most_changed(pairs, sign, players) for sign in (-1, 1))
-    return Comparison(evaluations, difference, sum(line.words for line in lines.values()), better, worse, "")
+    return Comparison(evaluations, difference, sum(line.words for line in lines.values()), better, worse)
+
+
+def _hypotheses(run: RunFolder, evaluation: Evaluation | None) -> Path:
+    if evaluation is None:
+        raise DataError(f"{run.path}: expected an evaluation; there is none", "Make one with `myna evaluate`.")
+    if evaluation.problem:
+        raise DataError(evaluation.problem)
+    return hypotheses_path(evaluation.path)
 
 
 def _most_changed(

@@ -23,7 +23,7 @@ def learning_charts(run: RunFolder) -> list[Chart]:
     rates = [Line("WER", _scaled(run, "eval_wer")), Line("CER", _scaled(run, "eval_cer"))]
     masked = [Line("right", _scaled(run, "eval_masked_accuracy"))]
     charts = (
-        line_chart("Loss", loss, "step", "loss"),
+        line_chart("Loss", loss, "step", ""),
         line_chart("Error rates on the validation split", rates, "step", "%"),
         line_chart("Masked frames told right on the validation split", masked, "step", "%"),
     )
@@ -65,7 +65,7 @@ def compared_charts(runs: Mapping[str, RunFolder]) -> list[Chart]:
     losses = [Line(name, run.curve("eval_loss")) for name, run in runs.items()]
     rates = [Line(name, _scaled(run, "eval_wer")) for name, run in runs.items()]
     charts = (
-        line_chart("Loss on the validation split", losses, "step", "loss"),
+        line_chart("Loss on the validation split", losses, "step", ""),
         line_chart("WER on the validation split", rates, "step", "%"),
     )
     return [chart for chart in charts if chart is not None]

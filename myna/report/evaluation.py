@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import Field
 
 from myna.errors import DataError
 from myna.evaluate.errors import UNKNOWN, duration_bin
@@ -114,9 +115,9 @@ class ScoresFile(RunFile):
     trained_on: str
     evaluated_on: str
     split: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     scores: Totals
-    slices: dict[str, dict[str, SliceRow]] = {}
+    slices: dict[str, dict[str, SliceRow]] = Field(default_factory=dict)
     worst: tuple[WorstRow, ...] = ()
     audio_seconds: float
     real_time_factor: float

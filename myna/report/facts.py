@@ -73,9 +73,10 @@ def planned_values(run: RunFolder) -> list[PlannedValue]:
 
 
 def milestones(run: RunFolder) -> list[dict[str, str]]:
-    """The milestones of the run's time log, whatever is known of each: one row each, nested values by dotted names."""
-    rows = run.time_log.milestones if run.time_log else ()
-    return [{name.replace("_", " "): shown(value) for name, value in flat(row).items()} for row in rows]
+    """The milestones of the time log, with whatever is known of each; "" where it is not."""
+    rows = [flat(row) for row in (run.time_log.milestones if run.time_log else ())]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [{name.replace("_", " ").replace(".", " "): shown(row.get(name, "")) for name in names} for row in rows]
 
 
 def differences(first: RunFolder, second: RunFolder) -> list[tuple[str, str, str]]:
@@ -157,13 +158,12 @@ def _speed(run: RunFolder) -> str:
     result = run.result
     if result is None or result.audio_seconds_per_second is None or result.utterances_per_second is None:
         return ""
-    waited = (
-        f"; the trainer waited for batches {result.feed_wait_share:.1%} of the time" if result.feed_wait_share else ""
+    pace = (
+        f"{result.audio_seconds_per_second:.1f} s of audio and {result.utterances_per_second:.1f} utterances a second"
     )
-    return (
-        f"{result.audio_seconds_per_second:.1f} s of audio and {result.utterances_per_second:.1f} utterances "
-        f"a second{waited}"
-    )
+    if result.feed_wait_share is None:
+        return pace
+    return f"{pace}; the trainer waited for batches {result.feed_wait_share:.1%} of the time"
 
 
 def _set_aside(run: RunFolder) -> str:
@@ -171,7 +171,8 @@ def _set_aside(run: RunFolder) -> str:
     if run.dataset is not None and run.dataset.refused:
         counts = Counter(row.reason for row in run.dataset.refused)
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
-        parts.append(f"{len(run.dataset.refused)} utterances ({reasons})")
+        number = len(run.dataset.refused)
+        parts.append(f"{number} utterance{'s' * (number > 1)} ({reasons})")
     if run.result is not None and run.result.broken_files:
         parts.append(f"{run.result.broken_files} files broke during the run")
     if run.result is not None and run.result.oom_splits:

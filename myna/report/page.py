@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from myna.intervals import LEVEL
 
 if TYPE_CHECKING:
     from myna.intervals import Interval
+    from myna.report.folder import RunFolder
 
 
 def render(template: str, **content: Any) -> str:
@@ -33,7 +35,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "interval": interval, "drawn": drawn}
+    environment.filters |= {
+        "percent": percent,
+        "interval": interval,
+        "drawn": drawn,
+        "evaluate_command": evaluate_command,
+    }
     return environment
 
 
@@ -51,4 +58,10 @@ def drawn(value: Interval | None) -> str:
     """What an interval was made from."""
     if value is None:
         return ""
-    return f"{LEVEL:.0%} intervals, drawn by {value.units:,} {value.unit}{'s' if value.units != 1 else ''}"
+    return f"{100 * LEVEL:g} % intervals, drawn by {value.units:,} {value.unit}{'s' if value.units != 1 else ''}"
+
+
+def evaluate_command(run: RunFolder) -> str:
+    """What makes an evaluation of a run, for a shell."""
+    db = str(run.setting("data", "db") or "catalog.db")
+    return shlex.join(["myna", "evaluate", str(run.path), "--db", db])

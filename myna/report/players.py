@@ -35,17 +35,18 @@ class Players:
         self.max_bytes = max_bytes
         self.used_bytes = 0
         self.count = 0
+        self._is_full = False
 
     def player(self, audio_path: str, offset_seconds: float, duration_seconds: float) -> Player:
         """The player of a recording's segment; one that cannot be read or has no room left says so."""
-        if self.used_bytes >= self.max_bytes:
-            return Player("", f"no player: the page's {self.max_bytes / 1e6:g} MB of audio are used up")
+        if self._is_full:
+            return Player("", f"no player: the {self.max_bytes / 1e6:g} MB for recordings are used up")
         try:
             source = _data_url(audio_path, offset_seconds, min(duration_seconds, MAX_CLIP_SECONDS))
         except (MynaError, soundfile.SoundFileError, ValueError) as error:
             return Player("", f"no player: {error}")
         if self.used_bytes + len(source) > self.max_bytes:
-            self.used_bytes = self.max_bytes  # a shorter one later would only seem to be chosen
+            self._is_full = True  # also for shorter ones to come, so that the page has those at its top
             return self.player(audio_path, offset_seconds, duration_seconds)
         self.used_bytes += len(source)
         self.count += 1

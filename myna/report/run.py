@@ -17,6 +17,7 @@ from myna.report.facts import dataset_of, differences, facts, milestones, planne
 from myna.report.folder import read_run
 from myna.report.page import render
 from myna.report.players import MAX_AUDIO_BYTES, Players
+from myna.text import normalize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +56,7 @@ class WorstUtterance:
     """An utterance with many errors, to see and to hear."""
 
     row: WorstRow
+    words: int  # of the normalised reference
     pairs: Sequence[WordPair]
     player: Player
     language: str
@@ -135,7 +137,9 @@ def _worst(evaluation: Evaluation, players: Players) -> list[WorstUtterance]:
     for row in evaluation.file.worst:
         language = evaluation.languages.get(row.utterance_id, "") or asked
         player = players.player(row.audio_path, row.offset_seconds, row.duration_seconds)
-        found.append(WorstUtterance(row, aligned(row.reference, row.hypothesis, language), player, language))
+        words = len(normalize(row.reference, language).split())
+        pairs = aligned(row.reference, row.hypothesis, language)
+        found.append(WorstUtterance(row, words, pairs, player, language))
     return found
 
 
