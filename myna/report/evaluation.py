@@ -224,15 +224,16 @@ def read_evaluation(path: Path) -> Evaluation:
     """
     file = parse(path, ScoresFile)
     lines, problem = _lines(path, file)
-    forms = {"normalised": file.scores.normalized, "raw": file.scores.raw}
-    counts = [
-        (counts, rate)
-        for rates in forms.values()
-        for counts, rate in ((rates.words, rates.wer), (rates.characters, rates.cer))
-    ]
+    normalized, raw = file.scores.normalized, file.scores.raw
+    counted = (
+        (normalized.words, normalized.wer),
+        (normalized.characters, normalized.cer),
+        (raw.words, raw.wer),
+        (raw.characters, raw.cer),
+    )
     scores = tuple(
         Score(name, counts, rate, lines.interval(name) if lines else None)
-        for name, (counts, rate) in zip(SCORES, counts, strict=True)
+        for name, (counts, rate) in zip(SCORES, counted, strict=True)
     )
     shown = {kind: list(rows)[:MAX_SLICES] for kind, rows in file.slices.items() if kind in SLICE_OF}
     return Evaluation(

@@ -95,7 +95,8 @@ def write_report(
         players=players,
         written=_now(),
     )
-    return _written(page, path, players, run.problems)
+    problems = [*run.problems, *([evaluation.problem] if evaluation and evaluation.problem else [])]
+    return _written(page, path, players, problems)
 
 
 def write_comparison(first: str | Path, second: str | Path, out: str | Path = "") -> ReportSummary:
