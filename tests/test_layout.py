@@ -27,6 +27,7 @@ LAYERS = [
     {"transcribe"},
     {"producer"},
     {"train", "evaluate", "doctor", "augment"},
+    {"report"},
     {"demo"},
     {"cli"},
     {"__main__"},

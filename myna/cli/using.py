@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from myna.cli.app import AsJson, BeamWidth, Database, Language, ModelPath, app, finish, own_output, progress_bar
+from myna.errors import ConfigError
 
 
 @app.command(epilog="Example: myna evaluate runs/run --db catalog.db --split test")
@@ -36,6 +37,24 @@ def evaluate(
             progress=progress_bar("decoding"),
         )
     finish(as_json, report.as_dict(), render(report))
+
+
+@app.command(epilog="Example: myna report runs/first.  Two runs, compared: myna report runs/first runs/second")
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN [RUN]", help="Run folder; with two, they are compared.")],
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="File; report.html or comparison.html in the last RUN by default.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write one page about a run, or about two compared: curves, scores, worst utterances to hear."""
+    if len(runs) > 2:
+        raise ConfigError([f"RUN: expected one run folder or two; received {len(runs)}"])
+    with own_output():
+        from myna.report.run import write_comparison, write_report
+
+        summary = write_report(runs[0], out) if len(runs) == 1 else write_comparison(runs[0], runs[1], out)
+    finish(as_json, summary.as_dict(), summary.as_text())
 
 
 @app.command(epilog="Example: myna transcribe runs/run interview.mp3 --format srt --out subtitles/")

@@ -128,7 +128,7 @@ def evaluate(
             "See the splits with myna stats, and name the language with --language where a model needs it.",
         )
     path = _scores_path(output, model, trained_on)
-    with writing(_hypotheses_path(path)) as hypotheses:
+    with writing(path and hypotheses_path(path)) as hypotheses:
         evaluation = _Evaluation(recognizer, options, batch_seconds, hypotheses)
         evaluation.run(utterances, progress)
     report = EvaluationReport(
@@ -259,8 +259,8 @@ def _scores_path(output: str | Path | None, model: str | Path, trained_on: str) 
     return Path(output) if Path(output).suffix == ".json" else Path(output) / SCORES_FILE
 
 
-def _hypotheses_path(scores_path: Path | None) -> Path | None:
+def hypotheses_path(scores_path: Path) -> Path:
     """Beside the scores; of scores by another name, by that name, so that models may share a folder."""
-    if scores_path is None or scores_path.name == SCORES_FILE:
-        return scores_path and scores_path.with_name(HYPOTHESES_FILE)
+    if scores_path.name == SCORES_FILE:
+        return scores_path.with_name(HYPOTHESES_FILE)
     return scores_path.with_name(f"{scores_path.stem}.{HYPOTHESES_FILE}")

@@ -1,0 +1,1 @@
+"""A run, or two compared, as one page that opens from disk."""
