@@ -29,6 +29,7 @@ _OURS = {
     "safety_margin",
     "max_duration_seconds",
     "max_retries",
+    "fsdp",
     "objective",
     "learning_rates",
     "optim",
