@@ -70,7 +70,8 @@ class ShardedTrainer(SpeechTrainer):
             if not isinstance(error, torch.distributed.DistError) and "by peer" not in str(error):  # closed, or reset
                 raise
             raise TrainingError(
-                f"step {self.state.global_step + 1}: expected all ranks; another has ended within it: {first_line(error)}",
+                f"step {self.state.global_step + 1}: expected all ranks; another has ended within it "
+                f"({first_line(error)})",
                 "See what that rank says, then go on with --resume.",
             ) from error
 
