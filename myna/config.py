@@ -151,6 +151,7 @@ class TrainingConfig(Section):
     gradient_checkpointing: bool | Auto = "auto"
     torch_compile: bool | Auto = "auto"
     optim: Literal["adamw_torch_fused", "adamw_torch"] | Auto = "auto"
+    fsdp: bool = False  # parameters, gradients and optimizer state spread over ranks
     seed: int = Field(default=0, ge=0)
     dataloader_num_workers: Annotated[int, Field(ge=0)] | Auto = "auto"
     logging_steps: int = Field(default=10, ge=1)

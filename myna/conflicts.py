@@ -71,6 +71,8 @@ def conflicts(config: Config) -> list[str]:
         found += _layer_conflicts(config)
     if training.objective == "pretrain":
         found += _pretrain_conflicts(config)
+    if training.fsdp:
+        found += _shard_conflicts(config)
     return found + _rate_conflicts(config) + (_adapter_conflicts(config) if config.adapter.kind != "none" else [])
 
 
@@ -145,6 +147,22 @@ def _pretrain_conflicts(config: Config) -> list[str]:
             f"pretrain.min_gumbel_temperature: expected at most pretrain.max_gumbel_temperature="
             f"{pretrain.max_gumbel_temperature:g}; received {pretrain.min_gumbel_temperature:g}"
         )
+    return found
+
+
+def _shard_conflicts(config: Config) -> list[str]:
+    training, found = config.training, []
+    if config.adapter.kind != "none":
+        found.append(f"training.fsdp with adapter.kind={config.adapter.kind}: adapters are small, each rank holds them")
+    if training.fp16 is True:
+        found.append("training.fsdp with training.fp16: ranks would scale gradients apart; use training.bf16=true")
+    untested = {
+        "distillation.teacher": config.distillation.teacher,
+        "training.objective=pretrain": training.objective == "pretrain",
+        "model.audio_context=auto": config.model.audio_context == "auto",
+        "training.torch_compile": training.torch_compile is True,
+    }
+    found += [f"training.fsdp with {name}: not supported together" for name, is_set in untested.items() if is_set]
     return found
 
 

@@ -63,6 +63,7 @@ class Failures:
         self.raised: list[str] = []
         self._turns = cycle(WHERE)
         self._step = -1
+        self._hooked = False
 
     def run_out(self, where: str) -> None:
         """Raise, where it is the turn of this place."""
@@ -76,9 +77,9 @@ class Failures:
         if trainer.state.global_step == self._step:
             return
         self._step = trainer.state.global_step
-        if self._step == 0:  # after some gradients of later layers are there, and before those of earlier ones
-            parameter = next(trainer.recognizer.model.layers[0].parameters())
-            parameter.register_hook(lambda _: self.run_out("backward"))
+        if not self._hooked:  # after some gradients of later layers are there, and before those of earlier ones
+            trainer.recognizer.model.layers[0].register_full_backward_pre_hook(lambda *_: self.run_out("backward"))
+            self._hooked = True
         if self.is_here and self._step % self.every == 0:
             self.armed = next(self._turns)
 

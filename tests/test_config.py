@@ -67,6 +67,22 @@ def test_feed_values_without_effect_or_against_one_another_are_conflicts():
     ]
 
 
+def test_what_does_not_go_with_spread_parameters_is_told():
+    training = ["fsdp=true", "fp16=true", "torch_compile=true", "eval_on_start=true"]
+    model = ["model.family=whisper", "model.pretrained=base", "model.audio_context=auto"]
+    more = ["adapter.kind=lora", "distillation.teacher=other"]
+    found = mistakes(overrides=[*(f"training.{setting}" for setting in training), *model, *more])
+    assert [line.partition(":")[0] for line in found if line.startswith("training.fsdp")] == [
+        "training.fsdp with adapter.kind=lora",
+        "training.fsdp with training.fp16",
+        "training.fsdp with distillation.teacher",
+        "training.fsdp with model.audio_context=auto",
+        "training.fsdp with training.torch_compile",
+    ]
+    found = mistakes(overrides=["training.fsdp=true", "training.objective=pretrain"])
+    assert "training.fsdp with training.objective=pretrain: not supported together" in found
+
+
 def test_a_missing_file_names_the_presets():
     (found,) = mistakes(layers=["conformr"])
     assert "did you mean conformer?" in found

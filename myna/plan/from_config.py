@@ -108,7 +108,9 @@ def fixed_values(config: Config) -> dict[str, Any]:
 
 def fixed_step(config: Config) -> dict[str, Any]:
     """What a configuration does not leave open of how a step is taken; nothing of this is worth a plan alone."""
-    values = {"optimizer": config.training.optim, "torch_compile": config.training.torch_compile}
+    values: dict[str, Any] = {"optimizer": config.training.optim, "torch_compile": config.training.torch_compile}
+    if config.training.fsdp:  # which goes with neither
+        values |= {"torch_compile": False, "fp16": False}
     return {key: value for key, value in values.items() if value != "auto"}
 
 

@@ -30,6 +30,7 @@ _OURS = {
     "safety_margin",
     "max_duration_seconds",
     "max_retries",
+    "fsdp",
     "objective",
     "learning_rates",
     "optim",

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from myna.errors import TrainingError
+from myna.train.shards import spread_like
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -31,18 +32,19 @@ STATE_FILE = "training_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
-def save_training_state(folder: Path, optimizer: Optimizer, scheduler: LRScheduler, scaler: Any = None) -> None:
+def save_training_state(
+    folder: Path, optimizer_state: dict[str, Any], scheduler: LRScheduler, scaler: Any = None
+) -> None:
     """Write what a resumed run needs besides the model.
 
     Args:
         folder: the checkpoint being staged.
-        optimizer: its tensors go to safetensors, its settings to JSON.
+        optimizer_state: its tensors, each whole, go to safetensors, its settings to JSON.
         scheduler: of the learning rate.
         scaler: gradient scaler of fp16 training, or None.
     """
-    state = optimizer.state_dict()
     tensors, numbers = {}, {}
-    for position, values in state["state"].items():
+    for position, values in optimizer_state["state"].items():
         for name, value in values.items():
             if isinstance(value, torch.Tensor):
                 tensors[f"{position}.{name}"] = value.detach().cpu().contiguous()
@@ -50,7 +52,7 @@ def save_training_state(folder: Path, optimizer: Optimizer, scheduler: LRSchedul
                 numbers[f"{position}.{name}"] = value
     save_file(tensors, folder / OPTIMIZER_FILE)
     training_state = {
-        "optimizer": {"numbers": numbers, "param_groups": state["param_groups"]},
+        "optimizer": {"numbers": numbers, "param_groups": optimizer_state["param_groups"]},
         "scheduler": scheduler.state_dict(),
         "scaler": scaler.state_dict() if scaler is not None else None,
     }
@@ -73,6 +75,10 @@ def load_training_state(folder: Path, optimizer: Optimizer, scheduler: LRSchedul
     for key, value in (load_file(folder / OPTIMIZER_FILE) | stored["optimizer"]["numbers"]).items():
         position, name = key.split(".", 1)
         values.setdefault(int(position), {})[name] = value
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for place, parameter in enumerate(parameters):
+        state = values.get(place, {})
+        state.update({name: spread_like(value, parameter) for name, value in state.items()})
     try:
         optimizer.load_state_dict({"state": values, "param_groups": stored["optimizer"]["param_groups"]})
     except ValueError as error:

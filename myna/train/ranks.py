@@ -7,6 +7,7 @@ often as it has to, and all meet at the step's end. DDP would also hold a second
 
 from __future__ import annotations
 
+import gc
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,7 @@ def leave_ranks() -> None:
     Else threads of the process group are still there while the interpreter ends, and may abort it.
     """
     if torch.distributed.is_initialized():
+        gc.collect()  # a model that is spread holds the group too, in cycles
         torch.distributed.destroy_process_group()
 
 

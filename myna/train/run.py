@@ -55,6 +55,7 @@ from myna.train.memory_monitor import MemoryMonitor
 from myna.train.planned import with_plan
 from myna.train.pretrain import PretrainTrainer
 from myna.train.ranks import gathered, shared_out
+from myna.train.sharded_trainer import ShardedTrainer, refuse_one_rank
 from myna.train.speed_watch import SpeedWatch
 from myna.train.split_watch import SplitWatch
 from myna.train.teacher import Distillation, load_teacher, teacher_note
@@ -107,11 +108,13 @@ def train(config: Config, *, resume: str = "", console: Console | None = None) -
         console: where progress is shown; standard error by default.
 
     Raises:
-        TrainingError: the run folder is taken, or there is nothing to train on.
+        TrainingError: the run folder is taken, there is nothing to train on, or one rank to spread over.
         VersionError: the dataset is not the one that the resumed run is bound to.
     """
     console = (console or Console(stderr=True)) if is_first_rank() else Console(quiet=True)
     run_folder = Path(config.training.output_dir)
+    if config.training.fsdp:
+        refuse_one_rank()
     if not resume and is_first_rank():  # the others may come when the first has begun to write
         _refuse_taken(run_folder)
     data = data_path(config)
@@ -305,6 +308,8 @@ def _trainer(
         Distillation.of(config, recognizer, teacher, args.device, training_dtype(config)) if teacher else None
     )
     trainer_class = PretrainTrainer if settings.objective == "pretrain" else SpeechTrainer
+    if settings.fsdp:
+        trainer_class = ShardedTrainer
     return trainer_class(
         recognizer,
         feed,

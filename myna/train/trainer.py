@@ -22,7 +22,7 @@ from myna.train.parameter_groups import parameter_groups
 from myna.train.ranks import Agreement, gathered_if_well, mean_gradients, share_first_rank
 from myna.train.recovery import StepRecovery, retry_steps
 from myna.train.schedule import one_cycle
-from myna.train.validation import best_so_far, figures_of
+from myna.train.validation import best_so_far, figures_of, hear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from myna.feed.evaluation import EvaluationBatches
     from myna.feed.protocol import Feed
     from myna.models.recognizer import DecodeOptions, Recognizer
-    from myna.samples import Batch, Refusal, Transcript
+    from myna.samples import Batch, Refusal
     from myna.train.teacher import Distillation
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         # Our loss is already a mean over the whole step: without this the Trainer would scale it once more.
         self.model_accepts_loss_kwargs = True
         forget_gradients = partial(recognizer.model.zero_grad, set_to_none=True)
-        self.name_of = name_of
+        self.name_of, self.max_retries = name_of, max_retries
         self.limit = limit or MemoryLimit()
         self.recovery = StepRecovery(self.limit, args.seed, max_retries, forget_gradients, name_of)
         self.agreement = Agreement(self.limit, args.world_size, args.device)
@@ -183,12 +183,11 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         except TrainingError as failure:
             error = failure
         if error is not None or self.accelerator.sync_gradients:
-            self._agree(error)
-            if self.args.world_size > 1:
-                mean_gradients(self.recognizer.model.parameters(), self.args.world_size)
+            self.meet_ranks(error)
         return loss
 
-    def _agree(self, error: TrainingError | None) -> None:
+    def meet_ranks(self, error: TrainingError | None) -> None:
+        """Go on with the mean of all ranks' gradients; or, where one of them cannot, raise its error on all."""
         try:
             self.agreement.reach(error)
         except TrainingError:
@@ -196,6 +195,8 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
             self._tr_loss = self._loss_before_step
             self._save_checkpoint(self.model, None)
             raise
+        if self.args.world_size > 1:
+            mean_gradients(self.recognizer.model.parameters(), self.args.world_size)
 
     def log(self, logs: dict[str, float], *rest: Any, **named: Any) -> None:
         """Log, and with each training loss how the feed kept up since the last."""
@@ -247,18 +248,10 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         heard: list[tuple[str, str, str]] = []  # reference, hypothesis, language
         error: ModelError | None = None
         by_id = {utterance.utterance_id: utterance for utterance in self.valid_batches.utterances}
-
-        def listen(rows: Batch) -> tuple[torch.Tensor, list[Transcript]]:
-            losses = self.recognizer.losses(self.recognizer.model, rows)
-            transcripts = self.recognizer.decode(rows, self.decode_options)
-            return torch.stack([losses.sum(), self.recognizer.items(rows).sum()]).double().cpu(), transcripts
-
         try:
-            for piece, (losses, transcripts) in self.in_pieces(listen):
-                totals += losses
-                for utterance_id, transcript in zip(piece.utterance_ids, transcripts, strict=True):
-                    utterance = by_id[utterance_id]
-                    heard.append((utterance.transcript, transcript.text, utterance.language))
+            for _, (sums, said) in self.in_pieces(partial(hear, self.recognizer, self.decode_options, by_id)):
+                totals += sums
+                heard += said
         except ModelError as failure:  # the other ranks must hear of it
             error = failure
         # Every rank gets the sums and hypotheses of all, so that all agree on what is best.
@@ -270,16 +263,14 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         """Rows of all validation batches, as whole as memory allows, and what `run` gives for them on the device."""
         self.recognizer.model.eval()
 
-        def listen(rows: Batch) -> T:
+        def once(rows: Batch) -> T:
             with torch.no_grad(), self.compute_loss_context_manager():
                 return run(self._prepare_inputs(rows))
 
         for batch in self.valid_batches.in_order(self.args.dataloader_num_workers):
             self.failures.update({refusal.audio_path: refusal for refusal in batch.failures})
             if batch.weights.any():
-                yield from each_piece(
-                    batch, listen, self.valid_limit, max_retries=self.recovery.max_retries, name_of=self.name_of
-                )
+                yield from each_piece(batch, once, self.valid_limit, max_retries=self.max_retries, name_of=self.name_of)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Lower is better; among equals, which small validation splits often give, the lower loss decides.
@@ -315,15 +306,20 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         self._record_callbacks()
         # `best_model_checkpoint` of the state stays empty: with it the Trainer would delete, at the end of a run with
         # save_total_limit=1, every checkpoint but the best, the one to resume from among them.
+        recognizer, optimizer_state = self.whole()
         if self.args.should_save and not target.exists():
             with staged_folder(target) as staging:
-                self.recognizer.save_pretrained(staging)
-                save_training_state(staging, self.optimizer, self.lr_scheduler, self.accelerator.scaler)
+                recognizer.save_pretrained(staging)
+                save_training_state(staging, optimizer_state, self.lr_scheduler, self.accelerator.scaler)
                 self.state.save_to_json(str(staging / "trainer_state.json"))
             self._link(run_folder)
             remove_old(run_folder, self.args.save_total_limit, self.state.best_global_step)
         del self.state.stateful_callbacks[UNLOGGED_LOSS]  # for whoever resumes from here; this run counts on
         self.accelerator.wait_for_everyone()
+
+    def whole(self) -> tuple[Recognizer, dict[str, Any]]:
+        """What a checkpoint holds: the recogniser and the optimizer's state; to be called by all ranks."""
+        return self.recognizer, self.optimizer.state_dict()
 
     def _link(self, run_folder: Path) -> None:
         link_atomically(run_folder / "last", f"checkpoint-{self.state.global_step}")
@@ -371,11 +367,15 @@ class SpeechTrainer(Trainer):  # type: ignore[misc]
         """As ever, but without DDP, whose part `ranks` has, and with an optimizer whose steps can begin anew."""
         accelerator: Any = self.accelerator
         accelerator.prepare_model = partial(type(accelerator).prepare_model, accelerator, evaluation_mode=True)
+        self.begin_alike()
         prepared = super()._prepare_for_training(*given, **named)
+        retry_steps(self.optimizer, self.max_retries, lambda error: self.agreement.reach(error))
+        return prepared
+
+    def begin_alike(self) -> None:
+        """Let all ranks begin with what the first has."""
         if self.args.world_size > 1:
             share_first_rank(self.recognizer.model.parameters())
-        retry_steps(self.optimizer, self.recovery.max_retries, lambda error: self.agreement.reach(error))
-        return prepared
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         """Loaded with the optimizer."""

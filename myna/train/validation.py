@@ -5,14 +5,35 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
+
 from myna.errors import TrainingError
 from myna.metrics import Scores, score
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
     from transformers import TrainerState
+
+    from myna.models.recognizer import DecodeOptions, Recognizer
+    from myna.samples import Batch, Utterance
+
+
+def hear(
+    recognizer: Recognizer, options: DecodeOptions, by_id: Mapping[str, Utterance], rows: Batch
+) -> tuple[Tensor, list[tuple[str, str, str]]]:
+    """What a recogniser makes of some rows.
+
+    Returns:
+        Loss and items, (2,), summed over the rows; reference, hypothesis and language of each.
+    """
+    losses = recognizer.losses(recognizer.model, rows)  # (B,)
+    said = zip(
+        (by_id[utterance_id] for utterance_id in rows.utterance_ids), recognizer.decode(rows, options), strict=True
+    )
+    heard = [(utterance.transcript, transcript.text, utterance.language) for utterance, transcript in said]
+    return torch.stack([losses.sum(), recognizer.items(rows).sum()]).double().cpu(), heard
 
 
 def figures_of(totals: Tensor, heard: Sequence[tuple[str, str, str]], prefix: str) -> dict[str, float]:
