@@ -50,8 +50,8 @@ class _Heard:
     transcript: Transcript
     text: str
     units: list[_Unit] = field(default_factory=list)  # none where the window shares nothing
-    first: int = 0  # unit kept
-    after: int = 0  # the last unit kept
+    first: int = 0  # units[first:after] are kept
+    after: int = 0
     separator: str = " "  # from the text before
 
     @property
@@ -244,6 +244,8 @@ def _all_words(parts: Sequence[_Heard]) -> list[Word]:
     cuts_word = False  # the window before ends within a word
     for part in parts:
         following = part.kept_words
+        if words and part.window.cut_before_seconds is not None:
+            following = [_not_before(word, words[-1].end_seconds) for word in following]
         if words and following and part.separator == "" and (cuts_word or part.is_one_word(part.first)):
             words[-1] = _glued(words[-1], following.pop(0))
         words += following
@@ -258,6 +260,12 @@ def _word(units: Sequence[_Unit], text: str, confidence: float) -> Word:
 def _glued(left: Word, right: Word) -> Word:
     confidence = geometric_mean([left.confidence] * len(left.text) + [right.confidence] * len(right.text))
     return Word(left.text + right.text, left.start_seconds, right.end_seconds, confidence)
+
+
+def _not_before(word: Word, seconds: float) -> Word:
+    """Two windows' clocks differ: a word does not start before the one ahead of it has ended."""
+    start, end = max(word.start_seconds, seconds), max(word.end_seconds, seconds)
+    return replace(word, start_seconds=start, end_seconds=end)
 
 
 def _later(word: Word, seconds: float) -> Word:

@@ -48,7 +48,9 @@ def test_what_both_windows_heard_appears_once_whatever_their_clocks_say(left_lat
     right = words("c d e f g h i j k", 7.0 + right_late)
     heard = merge(left, right)
     assert heard.text == "a b c d e f g h i j k"
-    # "e" starts at 8.0, "f" at 8.5: times are those of the window that a word comes from.
+    # Times are those of the window that a word comes from, in order.
+    times = [time for word in heard.words for time in (word.start_seconds, word.end_seconds)]
+    assert times == sorted(times)
     assert heard.words[:4] == left[:4]
     assert [word.start_seconds for word in heard.words[6:]] == pytest.approx([w.start_seconds for w in right[4:]])
 
