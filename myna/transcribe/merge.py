@@ -128,7 +128,8 @@ def _heard(window: Window, transcript: Transcript) -> _Heard:
 
 def _places(text: str, words: Sequence[str]) -> tuple[str, list[int]]:
     """The text and where in it each word starts; where they do not spell the text, the words with spaces instead."""
-    places, after = [], 0
+    places: list[int] = []
+    after = 0
     for word in words:
         place = text.find(word, after)
         if place < 0 or text[after:place].strip():
