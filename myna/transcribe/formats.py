@@ -90,7 +90,7 @@ def cues(transcript: Transcript) -> list[Cue]:
 
     Without word times, the text is spread evenly over the audio.
     """
-    words = transcript.words or _spread(transcript.text, transcript.duration_seconds)
+    words = transcript.words or spread_evenly(transcript.text, transcript.duration_seconds)
     groups: list[list[Word]] = []
     for part in chain.from_iterable(map(_parts, words)):
         if groups and _joins(groups[-1], part):
@@ -147,7 +147,8 @@ def _before_letter(text: str, position: int) -> int:
     return position
 
 
-def _spread(text: str, duration_seconds: float) -> list[Word]:
+def spread_evenly(text: str, duration_seconds: float) -> list[Word]:
+    """The words of a text as if all its characters took equally long, with confidence 0."""
     seconds_per_character = duration_seconds / max(1, len(text))
     words, position = [], 0
     for piece in text.split():

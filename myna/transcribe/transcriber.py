@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,14 @@ import soxr
 
 from myna.audio.decode import decode
 from myna.errors import AudioError
-from myna.models.ctc_decode import geometric_mean
 from myna.samples import AudioClip, Batch, Refusal, RefusalReason, Transcript
-from myna.transcribe.windows import windows
+from myna.transcribe.merge import merged
+from myna.transcribe.windows import Window, windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from myna.models.recognizer import Recognizer
+    from myna.models.recognizer import DecodeOptions, Recognizer
 
     Source = str | Path | bytes | AudioClip
 
@@ -36,7 +37,7 @@ class Transcriber:
         beam_width: 1 is greedy.
         timestamps: words with times and confidences; without them Whisper is several times faster.
         batch_seconds: padded audio per forward pass; less needs less memory.
-        window_seconds: longer audio is cut at pauses into windows of at most this.
+        window_seconds: longer audio is cut into windows of at most this, at pauses or with an overlap.
         max_seconds: longest recording accepted.
         device: such as "cuda" or "cpu"; "" takes the GPU where there is one.
 
@@ -63,7 +64,8 @@ class Transcriber:
 
         self.recognizer = _loaded(model) if isinstance(model, str | Path) else model
         self.recognizer.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._options = DecodeOptions(language=language, beam_width=beam_width, timestamps=timestamps)
+        self._options = DecodeOptions(language=language, beam_width=beam_width)
+        self._timestamps = timestamps
         self._batch_seconds = batch_seconds
         self._window_seconds = window_seconds
         self._max_seconds = max_seconds
@@ -125,34 +127,38 @@ class Transcriber:
 
     def _recognize(self, clips: Sequence[AudioClip]) -> list[Transcript]:
         """Cut into windows, decode these in batches of similar length, and join again."""
-        pieces = [
-            _Piece(position, start_seconds, window)
-            for position, clip in enumerate(clips)
-            for start_seconds, window in windows(clip, self._window_seconds)
-        ]
-        for group in self._batches(pieces):
-            for piece, transcript in zip(group, self._decode([p.clip for p in group]), strict=True):
-                piece.transcript = transcript
-        of_clip: list[list[_Piece]] = [[] for _ in clips]
-        for piece in pieces:
-            of_clip[piece.position].append(piece)
-        return [_joined(parts, clip) for parts, clip in zip(of_clip, clips, strict=True)]
+        of_clip = [[_Piece(window) for window in windows(clip, self._window_seconds)] for clip in clips]
+        of_times: dict[bool, list[_Piece]] = {False: [], True: []}
+        for piece in chain.from_iterable(of_clip):
+            # Overlaps are merged by word times, whether the caller wants these or not.
+            of_times[self._timestamps or piece.window.overlaps].append(piece)
+        for timestamps, pieces in of_times.items():
+            options = replace(self._options, timestamps=timestamps)
+            for group in self._batches(pieces):
+                found = self._decode([piece.window.clip for piece in group], options)
+                for piece, transcript in zip(group, found, strict=True):
+                    piece.transcript = transcript
+        return [self._merged(pieces, clip) for pieces, clip in zip(of_clip, clips, strict=True)]
+
+    def _merged(self, pieces: list[_Piece], clip: AudioClip) -> Transcript:
+        parts = [piece.window for piece in pieces], [piece.transcript for piece in pieces]
+        return merged(*parts, clip.duration_seconds, timestamps=self._timestamps)
 
     def _batches(self, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
         padded_seconds = self.recognizer.processor.padded_seconds
-        longest_first = sorted(pieces, key=lambda piece: -piece.clip.duration_seconds)
+        longest_first = sorted(pieces, key=lambda piece: -piece.window.clip.duration_seconds)
         start = 0
         while start < len(longest_first):
-            longest_seconds = padded_seconds(longest_first[start].clip.duration_seconds)
+            longest_seconds = padded_seconds(longest_first[start].window.clip.duration_seconds)
             capacity = max(1, int(self._batch_seconds / longest_seconds))
             yield longest_first[start : start + capacity]
             start += capacity
 
-    def _decode(self, clips: Sequence[AudioClip]) -> list[Transcript]:
+    def _decode(self, clips: Sequence[AudioClip], options: DecodeOptions) -> list[Transcript]:
         from myna.models.memory_limit import each_piece
 
         batch = _batch(clips, self.recognizer)
-        pieces = each_piece(batch, lambda rows: self.recognizer.decode(rows, self._options), self._limit)
+        pieces = each_piece(batch, lambda rows: self.recognizer.decode(rows, options), self._limit)
         return [transcript for _, transcripts in pieces for transcript in transcripts]
 
 
@@ -164,9 +170,7 @@ def _loaded(model: str | Path) -> Recognizer:
 
 @dataclass(slots=True)
 class _Piece:
-    position: int  # of the clip it was cut from
-    start_seconds: float  # in that clip
-    clip: AudioClip
+    window: Window
     transcript: Transcript = field(default_factory=lambda: Transcript(""))
 
 
@@ -184,24 +188,4 @@ def _batch(clips: Sequence[AudioClip], recognizer: Recognizer) -> Batch:
         label_lengths=torch.zeros(len(clips), dtype=torch.int64),
         weights=torch.ones(len(clips)),
         audio_seconds=sum(clip.duration_seconds for clip in clips),
-    )
-
-
-def _joined(pieces: Sequence[_Piece], clip: AudioClip) -> Transcript:
-    """One transcript of consecutive windows; its confidence weighs each by the length of its text."""
-    spoken = [piece.transcript for piece in pieces if piece.transcript.text]
-    return Transcript(
-        text=" ".join(transcript.text.strip() for transcript in spoken),
-        confidence=geometric_mean([t.confidence for t in spoken for _ in t.text]),
-        words=tuple(
-            replace(
-                word,
-                start_seconds=word.start_seconds + piece.start_seconds,
-                end_seconds=word.end_seconds + piece.start_seconds,
-            )
-            for piece in pieces
-            for word in piece.transcript.words
-        ),
-        duration_seconds=clip.duration_seconds,
-        language=spoken[0].language if spoken else "",
     )

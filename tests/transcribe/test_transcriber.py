@@ -11,9 +11,10 @@ from tones import SAMPLE_RATE_HZ, sing
 from myna.audio.features import LogMel
 from myna.errors import AudioError
 from myna.models.ctc import CTCProcessor, CTCRecognizer
+from myna.models.recognizer import DecodeOptions
 from myna.models.tokenizer import TextTokenizer
 from myna.models.transformer import TransformerConfig, TransformerForCTC
-from myna.samples import AudioClip, Refusal, RefusalReason, Transcript
+from myna.samples import AudioClip, Batch, Refusal, RefusalReason, Transcript, Word
 from myna.transcribe.transcriber import BLOCK_SECONDS, Transcriber
 
 
@@ -131,3 +132,78 @@ def test_results_come_before_all_is_read(recognizer: CTCRecognizer) -> None:
     next(results)
     assert read == 3
     assert len(list(results)) == 4
+
+
+class Tape:
+    """A recogniser of made-up speech: its loudness says when it was spoken, and at each second begins a word.
+
+    Words that a window cuts off are heard wrong.
+    """
+
+    sample_rate_hz = 1_000
+    word_seconds = 0.8
+
+    def __init__(self) -> None:
+        self.processor = self
+        self.model = torch.nn.Identity()
+        self.options: list[tuple[int, bool]] = []  # rows and timestamps of each batch
+
+    @classmethod
+    def record(cls, seconds: float) -> AudioClip:
+        times = np.arange(round(seconds * cls.sample_rate_hz)) / cls.sample_rate_hz
+        signs = np.where(np.arange(len(times)) % 2, -1, 1)
+        return AudioClip((signs * (0.5 + times / 1_000)).astype(np.float32), cls.sample_rate_hz)
+
+    def features(self, clip: AudioClip) -> torch.Tensor:
+        return torch.from_numpy(np.abs(clip.samples))[:, None]  # (T, 1)
+
+    def padded_seconds(self, duration_seconds: float) -> float:
+        return duration_seconds
+
+    def decode(self, batch: Batch, options: DecodeOptions) -> list[Transcript]:
+        self.options.append((len(batch.features), options.timestamps))
+        return [
+            self.hear(rows[:length, 0].numpy(), options.timestamps)
+            for rows, length in zip(batch.features, batch.feature_lengths.tolist(), strict=True)
+        ]
+
+    def hear(self, loudness: np.ndarray, timestamps: bool) -> Transcript:
+        spoken = loudness[loudness >= 0.4]  # the rest is a pause
+        begin = (float(spoken[0]) - 0.5) * 1_000 if len(spoken) else 0.0
+        offset = float(np.argmax(loudness >= 0.4)) / self.sample_rate_hz
+        end = begin + len(spoken) / self.sample_rate_hz
+        words = []
+        for number in range(int(begin), int(end) + 1):
+            start, stop = max(begin, number), min(end, number + self.word_seconds)
+            if stop - start > 0.1:
+                whole = stop - start > self.word_seconds - 0.01
+                text = f"w{number}" if whole else "uh"
+                words.append(Word(text, start - begin + offset, stop - begin + offset, 0.9 if whole else 0.3))
+        return Transcript(" ".join(word.text for word in words), 0.9, tuple(words) if timestamps else ())
+
+
+@pytest.mark.parametrize("window_seconds", [6.0, 10.0, 30.0])
+@pytest.mark.parametrize("seconds", [61.8, 100.8])
+def test_speech_without_pauses_is_heard_as_a_whole(window_seconds: float, seconds: float) -> None:
+    tape, clip = Tape(), Tape.record(seconds)
+    heard = Transcriber(tape, window_seconds=window_seconds, device="cpu").transcribe(clip)  # type: ignore[arg-type]
+    assert heard.text == " ".join(f"w{number}" for number in range(round(seconds + 0.2)))
+    assert [word.start_seconds for word in heard.words] == pytest.approx(range(len(heard.words)), abs=0.02)
+    assert (heard.duration_seconds, heard.confidence) == (clip.duration_seconds, pytest.approx(0.9))
+    again = Transcriber(tape, window_seconds=window_seconds, timestamps=False, device="cpu").transcribe(clip)  # type: ignore[arg-type]
+    assert (again.text, again.words) == (heard.text, ())
+
+
+def test_word_times_are_computed_for_windows_with_an_overlap_alone() -> None:
+    tape = Tape()
+    speech, short = Tape.record(40.8), Tape.record(9.8)
+    pause = np.zeros(1_000, dtype=np.float32)
+    paused = AudioClip(np.concatenate([speech.samples[:7_800], pause, speech.samples[:7_800]]), tape.sample_rate_hz)
+    transcriber = Transcriber(tape, timestamps=False, window_seconds=10.0, device="cpu")  # type: ignore[arg-type]
+    texts = [
+        heard.text for heard in transcriber.transcribe_batch([short, speech, paused]) if not isinstance(heard, Refusal)
+    ]
+    eight = " ".join(f"w{number}" for number in range(8))
+    assert texts == [f"{eight} w8 w9", " ".join(f"w{number}" for number in range(41)), f"{eight} {eight}"]
+    assert sum(rows for rows, timestamps in tape.options if not timestamps) == 3  # the short one, two beside the pause
+    assert sum(rows for rows, timestamps in tape.options if timestamps) == 7
