@@ -21,7 +21,7 @@ from myna.train.ranks import leave_ranks, mean_gradients
 from myna.train.shards import Shards, whole_tensor
 from myna.train.teacher import Distillation
 
-SPREAD = ("full", "freeze_layers")  # by training.fsdp besides
+SPREAD = ("full", "freeze_encoder", "freeze_layers")  # by training.fsdp besides
 
 
 def rows_of(batch: Batch, rows: slice) -> Batch:

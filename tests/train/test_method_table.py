@@ -65,6 +65,6 @@ def test_two_ranks_have_the_gradient_of_one(bases):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([*command, str(script), str(bases)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    whole, spread = len(METHODS) * 2, 2 * 2  # checkpointed or not
+    whole, spread = len(METHODS) * 2, 3 * 2  # checkpointed or not
     runs = (len(FAMILIES) + 1) * (whole + spread + 1)  # Whisper in short context too; each with a teacher besides
     assert len(done.stdout.splitlines()) == runs
