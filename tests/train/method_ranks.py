@@ -21,7 +21,7 @@ from myna.train.ranks import leave_ranks, mean_gradients
 from myna.train.shards import Shards, whole_tensor
 from myna.train.teacher import Distillation
 
-SPREAD = ("full", "freeze_encoder", "freeze_layers")  # by training.fsdp besides
+SPREAD = ("full", "freeze_encoder", "freeze_layers")  # by training.fsdp besides; refused with a short context
 
 
 def rows_of(batch: Batch, rows: slice) -> Batch:
@@ -65,7 +65,7 @@ def main(bases: Path) -> None:
     distributed.init_process_group("gloo")
     for family, more in [*((family, ()) for family in FAMILIES), ("whisper", SHORT_CONTEXT)]:
         for method, checkpointing in product(METHODS, (False, True)):
-            for is_spread in (False, True) if method in SPREAD else (False,):
+            for is_spread in (False, True) if method in SPREAD and not more else (False,):
                 recognizer = build_method(bases / family, family, method, "model.mask_time_prob=0", *more)
                 if checkpointing:
                     recognizer.model.gradient_checkpointing_enable({"use_reentrant": False})
