@@ -1,4 +1,4 @@
-"""What tests of producers share: a tiny run's work as a trainer has it, and the same told to producers."""
+"""Tiny runs: settings of one that learns; and one's work as a trainer has it, and the same told to producers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ from myna.models.build import build_recognizer, processor_files
 from myna.producer.rebuild import shard_numbers
 from myna.producer.recordings import DataPath
 
+LEARNS = [  # a Conformer that learns the language of tones within seconds
+    "data.min_duration_seconds=0.1",
+    "model.d_model=48",
+    "model.num_encoder_layers=2",
+    "model.d_ff=96",
+    "model.conv_kernel_size=7",
+    "training.per_device_train_batch_size=4",
+    "training.learning_rate=3e-3",
+    "training.dataloader_num_workers=0",
+]
 EPOCHS = 3
 PARTS = 2
 SETTINGS = [

@@ -49,7 +49,7 @@ def run_front_end_by_clip(model: nn.Module, *, at_most_clips: int | None = None)
     """From now on the frozen front end hears a batch one clip after another, at the batch's padded length.
 
     A clip's output is the same as in a batch, with group normalisation too, whose statistics are each clip's own.
-    Weights and their names stay; saving, gradient checkpointing, and autocast see no difference.
+    Weights and their names stay; saving, gradient checkpointing and autocast see no difference.
 
     Args:
         model: perhaps wrapped.

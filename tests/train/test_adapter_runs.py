@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from method_cases import write_base
 from rich.console import Console
+from tiny_runs import LEARNS
 
 from myna.config import Config, load_config
 from myna.errors import ModelError
@@ -19,17 +20,7 @@ from myna.evaluate.run import evaluate
 from myna.models.build import load_recognizer
 from myna.train.run import resumed_config, train
 
-TINY = [
-    "data.min_duration_seconds=0.1",
-    "model.d_model=48",
-    "model.num_encoder_layers=2",
-    "model.d_ff=96",
-    "model.conv_kernel_size=7",
-    "training.per_device_train_batch_size=4",
-    "training.learning_rate=3e-3",
-    "training.logging_steps=1",
-    "training.dataloader_num_workers=0",
-]
+TINY = [*LEARNS, "training.logging_steps=1"]
 UNSCORED = ["training.eval_strategy=no"]
 ADAPTED = ["adapter.rank=4", "adapter.target_modules=all", "training.learning_rates.head=1e-3"]
 

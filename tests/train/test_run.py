@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from tiny_runs import LEARNS
 from transformers import TrainerState
 
 from myna.config import Config, load_config
@@ -27,17 +28,7 @@ from myna.train.callbacks import RunLog
 from myna.train.checkpoint import step_of
 from myna.train.run import resumed_config, train
 
-TINY = [
-    "data.min_duration_seconds=0.1",
-    "model.d_model=48",
-    "model.num_encoder_layers=2",
-    "model.d_ff=96",
-    "model.conv_kernel_size=7",
-    "training.per_device_train_batch_size=4",
-    "training.learning_rate=3e-3",
-    "training.logging_steps=1",
-    "training.dataloader_num_workers=0",
-]
+TINY = [*LEARNS, "training.logging_steps=1"]
 
 
 def tiny(catalog: Path, run: Path, *overrides: str) -> Config:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tiny_runs import LEARNS
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from myna.config import Config, load_config
@@ -15,17 +16,7 @@ from myna.sections import Milestone
 from myna.train.run import resumed_config, train
 from myna.train.ttq import TimeToQuality
 
-TINY = [
-    "data.min_duration_seconds=0.1",
-    "model.d_model=48",
-    "model.num_encoder_layers=2",
-    "model.d_ff=96",
-    "model.conv_kernel_size=7",
-    "training.per_device_train_batch_size=4",
-    "training.learning_rate=3e-3",
-    "training.dataloader_num_workers=0",
-    "training.save_total_limit=20",
-]
+TINY = [*LEARNS, "training.save_total_limit=20"]
 ARGS = TrainingArguments(output_dir="unused", use_cpu=True)
 
 
